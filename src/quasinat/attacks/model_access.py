@@ -1,0 +1,99 @@
+"""How an attack sees a model: logits and input gradients, with the model left as it was found."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quasinat.arrays import Images, Labels, Logits, PerImage, PerImageBool, PerImageInt
+from quasinat.attacks.checks import check_gradient, check_images, check_labels, check_logits
+from quasinat.errors import InputError
+
+OnStep = Callable[[int, int], None]  # progress of an iterated attack: steps done, steps in all
+
+
+@contextmanager
+def attacking(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Holds the model in evaluation mode and yields checked copies of the batch, cut off from any graph.
+
+    Every submodule gets its own training flag back afterwards, also after an error. Gradients are enabled inside,
+    whatever the caller's mode.
+
+    Raises:
+        InputError: images that are not `B C H W` in [0, 1], or labels that are not one int64 per image.
+    """
+    check_images(images)
+    check_labels(labels, len(images))
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.inference_mode(False), torch.enable_grad():
+            yield images.detach().clone(), labels.detach().clone()
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def logits_of(model: nn.Module, images: Images, labels: Labels, rows: PerImageInt | None = None) -> Logits:
+    """The model's logits, checked; differentiable where `images` is watched.
+
+    `rows` are the numbers of these images in the caller's batch, for error messages.
+
+    Raises:
+        InputError: logits of the wrong shape, not finite, or without a class for a label.
+    """
+    logits = model(images)
+    check_logits(logits, labels, rows)
+    return logits
+
+
+def watched(images: Images) -> Images:
+    """The same values as a fresh leaf, for `input_gradient`."""
+    return images.detach().requires_grad_(True)
+
+
+def input_gradient(
+    values: PerImage, images: Images, rows: PerImageInt | None = None, *, keep_graph: bool = False
+) -> Images:
+    """The gradient of each image's value with respect to that image; no parameter receives a gradient.
+
+    Summing first is exact as long as the model treats its images one by one.
+
+    Raises:
+        InputError: the values do not depend on the images differentiably, or a gradient is not finite.
+    """
+    gradient = None
+    if values.requires_grad:
+        (gradient,) = torch.autograd.grad(values.sum(), images, retain_graph=keep_graph, allow_unused=True)
+    if gradient is None:
+        raise InputError(
+            "the model has no gradient at its images", "attack a differentiable model, or use random-noise"
+        )
+    check_gradient(gradient, rows)
+    return gradient.detach()
+
+
+def loss_and_gradient(model: nn.Module, images: Images, labels: Labels) -> tuple[PerImage, PerImageBool, Images]:
+    """Cross-entropy of each image, whether the model errs on it, and the loss's gradient at the images."""
+    leaf = watched(images)
+    logits = logits_of(model, leaf, labels)
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    return losses.detach(), errs(logits, labels), input_gradient(losses, leaf)
+
+
+def errs(logits: Logits, labels: Labels) -> PerImageBool:
+    """An untargeted attack's success: the first largest logit is not the label's."""
+    return logits.argmax(1) != labels
+
+
+def part_of(on_step: OnStep | None, part: int, parts: int) -> OnStep | None:
+    """Progress of one of several equal parts, reported as progress of the whole."""
+    if on_step is None:
+        return None
+
+    def report(done: int, steps: int) -> None:
+        on_step(part * steps + done, parts * steps)
+
+    return report

@@ -1,0 +1,38 @@
+"""The errors that users see: each names the thing that is wrong and the remedy, in one line."""
+
+
+class QuasinatError(Exception):
+    """A failure with a known cause. The command line prints it as one line and exits with `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+class InputError(QuasinatError, ValueError):
+    """Data that cannot be used: a missing folder, an unreadable file, a tensor of the wrong shape or range."""
+
+
+class UsageError(QuasinatError, ValueError):
+    """A request that makes no sense: an unknown option or value, an output folder that is taken."""
+
+    exit_code = 2
+
+
+class OutputError(QuasinatError, OSError):
+    """An artefact that cannot be written: a full disk, a folder without permission."""
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.remedy}"
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A remedy for a misspelt name: the closest known one first, then all of them."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    listing = ", ".join(known)
+    return f"did you mean {close[0]!r}? Known: {listing}" if close else f"choose one of: {listing}"

@@ -1,0 +1,63 @@
+"""An output folder whose steps survive an interruption: each is computed once, written whole, and read after that."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from quasinat.errors import UsageError
+from quasinat.files import read_json, read_tensors, write_json, write_tensors
+
+Step = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+class Workspace:
+    """Opens `folder` for a run described by `fingerprint` (settings and code).
+
+    A new or empty folder is taken. The folder of an earlier run of the same fingerprint is continued. Anything else
+    is refused, unless `overwrite` clears an earlier run's steps; files that are no run's are never touched.
+
+    Raises:
+        UsageError: the folder holds something else.
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, fingerprint: dict[str, Any], *, overwrite: bool = False) -> None:
+        self.folder = folder
+        self.steps = folder / "steps"
+        self.seconds: dict[str, float] = {}
+        run = folder / "run.json"
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder} is a file", "choose another --out")
+        if run.is_file() and not overwrite:
+            if read_json(run) != fingerprint:
+                raise UsageError(
+                    f"{folder} holds a run of other settings or code", "choose another --out, or pass --overwrite"
+                )
+            return
+        if not run.is_file() and folder.exists() and any(folder.iterdir()):
+            raise UsageError(f"{folder} exists and holds no run of ours", "choose another --out")
+        for stale in [*folder.glob("steps/*.safetensors"), folder / "results.json", folder / "page.html"]:
+            stale.unlink(missing_ok=True)
+        write_json(run, fingerprint)
+
+    def step(self, name: str, compute: Callable[[], Step]) -> Step:
+        """The tensors and values of a step: read if it was done before, else computed and written.
+
+        The values gain `seconds`, how long the computation took.
+        """
+        path = self.steps / f"{name}.safetensors"
+        if path.is_file():
+            tensors, metadata = read_tensors(path)
+            values = json.loads(metadata["values"])
+            self.seconds[name] = values["seconds"]
+            return tensors, values
+        began = time.perf_counter()
+        tensors, values = compute()
+        values["seconds"] = round(time.perf_counter() - began, 3)
+        self.seconds[name] = values["seconds"]
+        write_tensors(path, tensors, {"values": json.dumps(values)})
+        return tensors, values

@@ -1,0 +1,86 @@
+"""Writing artefacts whole or not at all: beside the final name first, then renamed."""
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from quasinat.errors import InputError, OutputError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Calls `write` with a temporary path beside `path` and renames it to `path` once it is whole.
+
+    Whatever interrupts it (a full disk, Ctrl-C), nothing half-written is left under the final name, nor beside it.
+
+    Raises:
+        OutputError: the file system refuses; names the path and what to do.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise _output_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OutputError(f"cannot write {path}: no space left", "free some or choose another folder, then rerun")
+    reason = error.strerror or str(error)
+    return OutputError(f"cannot write {path}: {reason}", "choose a folder that you may write to")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file whole or not at all."""
+    write_atomically(path, lambda temporary: _discard(temporary.write_text(text, encoding="utf-8")))
+
+
+def _discard(_: object) -> None:
+    return None
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Reads a JSON object; an InputError names a file that is missing or is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing", "make it again, or check the path") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable JSON ({error})", "delete it and make it again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no JSON object", "delete it and make it again")
+    return value
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file whole or not at all."""
+    from safetensors.torch import save
+
+    payload = save({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, dict(metadata) if metadata else None)
+    write_atomically(path, lambda temporary: _discard(temporary.write_bytes(payload)))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a safetensors file: its tensors and its metadata. An InputError names one that is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"{path} is missing", "make it again, or check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error})", "delete it and make it again") from None

@@ -1,0 +1,23 @@
+"""Label-preserving changes of training images: mirroring and small shifts."""
+
+import torch
+from torch.nn import functional as F
+
+from quasinat.arrays import Images
+
+
+def mirror_and_shift(images: Images, generator: torch.Generator, *, shift: int = 4, mirror: bool = True) -> Images:
+    """Each image `B C H W` flipped left to right with probability 1/2 and moved by up to `shift` pixels each way.
+
+    The border is continued by mirroring. Both are drawn for the whole batch's images one by one.
+    """
+    batch, _, height, width = images.shape
+    if mirror:
+        flip = torch.rand(batch, generator=generator) < 0.5
+        images = torch.where(flip.to(images.device)[:, None, None, None], images.flip(3), images)
+    if not shift:
+        return images
+    padded = F.pad(images, (shift, shift, shift, shift), mode="reflect")
+    offsets = torch.randint(2 * shift + 1, (batch, 2), generator=generator)
+    moved = [padded[i, :, t : t + height, s : s + width] for i, (t, s) in enumerate(offsets.tolist())]
+    return torch.stack(moved)

@@ -1,0 +1,29 @@
+"""Runs the whole package under beartype with jaxtyping's shape checks, deterministic, two threads at most."""
+
+import os
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+_hook = jaxtyping.install_import_hook("quasinat", "beartype.beartype")
+_hook.__enter__()
+
+import torch  # noqa: E402
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real image sets; the test is skipped, visibly, where none is named."""
+    root = os.environ.get("QUASINAT_DATA")
+    if not root or not Path(root).is_dir():
+        pytest.skip("real data: set QUASINAT_DATA to a folder with cifar-10-batches-py")
+    return Path(root)

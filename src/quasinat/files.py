@@ -1,5 +1,6 @@
 """Writing artefacts whole or not at all: beside the final name first, then renamed."""
 
+import contextlib
 import errno
 import json
 import os
@@ -28,7 +29,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         raise _output_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what stopped the writing may stop this as well
+            temporary.unlink(missing_ok=True)
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:

@@ -80,6 +80,9 @@ class SparseTransformationLayer(nn.Module):
     @torch.no_grad()
     def project(self, images: Images) -> Images:
         """T(x) without a gradient. What an image gets does not depend on the others in the batch."""
+        SparseCodingProblem(images, self.filters[0], self.sparsity)  # refuses bad images, by their place in the batch
+        if len(images) == 0:
+            return images.clone()
         members = self.stratum(images)
         projected = torch.empty_like(images)
         chunks = [
@@ -173,7 +176,7 @@ def project(
     transform: Callable[[Images], Images],
     images: Images,
     *,
-    batch_size: int = 64,
+    batch_size: int = 256,
     on_batch: Callable[[int], None] | None = None,
 ) -> Images:
     """`transform` of a whole set in batches; `on_batch` is called with the number of images done."""

@@ -9,7 +9,7 @@ from quasinat.attacks.held_to import held_to
 from quasinat.attacks.pgd import pgd
 from quasinat.attacks.random_noise import random_noise
 from quasinat.attacks.registry import ATTACKS, Attack, attack_named
-from quasinat.attacks.result import AttackResult, Distortion, distortion
+from quasinat.attacks.result import AttackResult
 
 __all__ = [
     "ATTACKS",
@@ -18,13 +18,11 @@ __all__ = [
     "AttackResult",
     "Budget",
     "Dissimilarity",
-    "Distortion",
     "Linf",
     "attack_named",
     "bim",
     "carlini_wagner",
     "deepfool",
-    "distortion",
     "fgsm",
     "held_to",
     "pgd",

@@ -1,4 +1,4 @@
-"""What an attack hands back, and how much it changed the images."""
+"""What an attack hands back."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,7 @@ import torch
 from torch import nn
 
 from quasinat.arrays import Images, Labels, PerImageBool, PerImageInt
-from quasinat.attacks.budget import Dissimilarity, Linf
 from quasinat.attacks.model_access import errs, logits_of
-
-
-@dataclass(frozen=True)
-class Distortion:
-    """Means over a batch of what was really used, after clipping; PSNR in decibels, infinite where nothing moved."""
-
-    dissimilarity: float
-    linf: float
-    psnr: float
 
 
 @dataclass(frozen=True)
@@ -33,20 +23,6 @@ class AttackResult:
     images: Images
     success: PerImageBool
     queries: PerImageInt
-
-    def distortion(self, originals: Images) -> Distortion:
-        """How far the images are from the clean ones, averaged over the batch."""
-        return distortion(originals, self.images)
-
-
-def distortion(originals: Images, images: Images) -> Distortion:
-    """Mean L2-dissimilarity, L-infinity and PSNR (of images in [0, 1]) of a batch, `B C H W` both."""
-    mean_squares = (images - originals).flatten(1).square().mean(1)
-    return Distortion(
-        dissimilarity=float(Dissimilarity(0.0).measure(originals, images).mean()),
-        linf=float(Linf(0.0).measure(originals, images).mean()),
-        psnr=float((-10 * mean_squares.log10()).mean()),
-    )
 
 
 def judged(model: nn.Module, images: Images, labels: Labels, queries: PerImageInt | int) -> AttackResult:

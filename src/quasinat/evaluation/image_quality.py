@@ -3,6 +3,7 @@
 import torch
 
 from quasinat.arrays import Images, PerImage
+from quasinat.attacks import Dissimilarity, Linf
 
 
 def psnr(images: Images, reference: Images) -> PerImage:
@@ -11,11 +12,10 @@ def psnr(images: Images, reference: Images) -> PerImage:
 
 
 def dissimilarity(images: Images, reference: Images) -> PerImage:
-    """The paper's L2-dissimilarity ||x - x0||_2 / ||x0||_2 per image (section 5.1); 0 where both are black."""
-    distance = torch.linalg.vector_norm((images - reference).flatten(1), dim=1)
-    return distance / torch.linalg.vector_norm(reference.flatten(1), dim=1).clamp_min(torch.finfo(images.dtype).tiny)
+    """The paper's L2-dissimilarity ||x - x0||_2 / ||x0||_2 per image (section 5.1)."""
+    return Dissimilarity(0.0).measure(reference, images)
 
 
 def largest_difference(images: Images, reference: Images) -> PerImage:
     """The L-infinity distance per image."""
-    return (images - reference).abs().flatten(1).amax(1)
+    return Linf(0.0).measure(reference, images)

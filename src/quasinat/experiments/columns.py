@@ -24,19 +24,26 @@ def gray_box_attacks(settings: DemoSettings) -> dict[str, Attack]:
         "fgsm-0.04": partial(fgsm, budget=Dissimilarity(0.04)),
         "bim-0.03": partial(bim, budget=held, steps=settings.bim_steps),
         "deepfool-0.03": partial(deepfool, budget=held),
-        "cw-0.03": partial(carlini_wagner, budget=held, steps=settings.cw_steps, search_steps=settings.cw_search_steps),
+        "cw-0.03": partial(
+            carlini_wagner,
+            budget=held,
+            steps=settings.cw_steps,
+            search_steps=settings.cw_search_steps,
+            initial_constant=settings.cw_constant,
+        ),
     }
 
 
 def white_box_attacks(settings: DemoSettings) -> dict[str, Attack]:
     """The attacks on the defended classifier itself, at the same budgets.
 
-    DeepFool and CW are not among them: each would solve thousands of coding problems an image.
+    BIM steps along the gradient itself, the stronger choice inside an L2 ball. DeepFool and CW are not among them: each
+    would solve thousands of coding problems an image.
     """
     return {
         "fgsm-0.08": partial(fgsm, budget=Dissimilarity(0.08)),
         "fgsm-0.04": partial(fgsm, budget=Dissimilarity(0.04)),
-        "bim-0.03": partial(bim, budget=Dissimilarity(0.03), steps=settings.white_box_steps),
+        "bim-0.03": partial(bim, budget=Dissimilarity(0.03, step="gradient"), steps=settings.white_box_steps),
     }
 
 

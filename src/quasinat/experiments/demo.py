@@ -1,6 +1,5 @@
 """The whole method on real images: learn, project, retrain, attack, measure (the paper, sections 3 and 5)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +52,7 @@ class Demo:
     workspace: Workspace
     progress: Progress
 
-    def classifier(self, name: str, images: Callable[[], Images], seed: int) -> nn.Module:
+    def classifier(self, name: str, images: Images, seed: int) -> nn.Module:
         """A classifier trained on `images`, with a seed of its own."""
         settings, labels = self.settings, self.data.train_labels
         channels = self.data.train_images.shape[1]
@@ -63,7 +62,7 @@ class Demo:
             with self.progress.task(f"train the {name} classifier", settings.epochs) as report:
                 train_classifier(
                     network,
-                    images(),
+                    images,
                     labels,
                     epochs=settings.epochs,
                     seed=seed,
@@ -76,16 +75,21 @@ class Demo:
 
     def retrained(self, name: str, layer: SparseTransformationLayer) -> nn.Module:
         """A classifier trained on T(train) (the paper, section 3.5)."""
-        images = self.data.train_images
-        return self.classifier(
-            f"retrained-{name}", lambda: self.projected(f"train-{name}", layer, images), self.settings.seed
-        )
+        images = self.projected(f"train-{name}", layer, self.data.train_images)
+        return self.classifier(f"retrained-{name}", images, self.settings.seed)
 
     def layer(self, name: str) -> SparseTransformationLayer:
         """The layer with one universal dictionary, or with one per stratum; saved as `NAME.stl`."""
         path = self.workspace.folder / f"{name}.stl"
-        if path.is_file():
-            return SparseTransformationLayer.load(path)
+
+        def learn() -> Step:
+            self._learned(name).save(path)
+            return {}, {}
+
+        self.workspace.step(f"learn-{name}", learn)
+        return SparseTransformationLayer.load(path)
+
+    def _learned(self, name: str) -> SparseTransformationLayer:
         settings, images = self.settings, self.data.train_images
         split = cast(Split, settings.split)
         strata = self._strata() if name == "stratified" else None
@@ -104,9 +108,7 @@ class Demo:
                 on_iteration=lambda stratum, iteration, objective: report(stratum * rounds + iteration + 1),
             )
         solver = ADMM(tolerance=settings.tolerance, max_steps=200)
-        layer = SparseTransformationLayer(strata, dictionaries, settings.sparsity, split=split, solver=solver)
-        layer.save(path)
-        return layer.eval()
+        return SparseTransformationLayer(strata, dictionaries, settings.sparsity, split=split, solver=solver)
 
     def _strata(self) -> Strata:
         settings = self.settings
@@ -170,8 +172,8 @@ def gather(demo: Demo) -> Evidence:
     """Runs the steps in their order; those done before are read."""
     settings, data = demo.settings, demo.data
     test, labels = data.test_images, data.test_labels
-    vanilla = demo.classifier("vanilla", lambda: data.train_images, settings.seed)
-    control = demo.classifier("control", lambda: data.train_images, settings.seed + 1)
+    vanilla = demo.classifier("vanilla", data.train_images, settings.seed)
+    control = demo.classifier("control", data.train_images, settings.seed + 1)
     layers = {name: demo.layer(name) for name in LAYERS}
     retrained = {name: demo.retrained(name, layers[name]) for name in LAYERS}
     sets = {CLEAN: test}

@@ -118,10 +118,12 @@ def results(demo: Demo, evidence: Evidence) -> dict[str, Any]:
     """The result file: settings, provenance, data, rows with accuracy, n and interval, strengths, PSNR, timings."""
     data, clean = evidence.data, evidence.sets[CLEAN]
     judged = judge(evidence)
-    rows = [
+    rows: list[dict[str, Any]] = [
         row | {"cells": {column: asdict(accuracy_of(hits)) for column, hits in judged[row["key"]].items()}}
         for row in describe_rows()
     ]
+    for row in (row for row in rows if row["role"] == "white-box"):
+        row.update(_beside_gray_box(row["key"].removeprefix("white-box-"), evidence, judged))
 
     def curve() -> Step:
         return {}, {"points": trade_off(demo, evidence)}
@@ -155,6 +157,16 @@ def results(demo: Demo, evidence: Evidence) -> dict[str, Any]:
         "curves": {name: evidence.layers[name].curves for name in LAYERS},
         "seconds": demo.workspace.seconds,
         "peak_memory": peak_memory(),
+    }
+
+
+def _beside_gray_box(name: str, evidence: Evidence, judged: Outcomes) -> dict[str, Any]:
+    """For a white-box row: the same defence's gray-box accuracy on the same images, and the attacks' strengths."""
+    sets, gray = evidence.white_box[name], judged[f"retrained-{name}"]
+    clean = evidence.sets[CLEAN]
+    return {
+        "gray_box": {column: asdict(accuracy_of(gray[column][: len(images)])) for column, images in sets.items()},
+        "strengths": {column: strength(images, clean[: len(images)]) for column, images in sets.items()},
     }
 
 

@@ -1,11 +1,14 @@
 """The demonstration's settings: three presets and what a user may change in them."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
+from quasinat.data import DATASETS
 from quasinat.errors import UsageError, did_you_mean
 from quasinat.networks import PLANS
+from quasinat.strata import Split
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class DemoSettings:
         filters, filter_size, sparsity, split: K, S, lambda and the band that is coded.
         dictionary_images, dictionary_iterations: training of each dictionary.
         tolerance: of the sparse coding solver.
-        bim_steps, cw_steps, cw_search_steps: of the attacks.
+        bim_steps, cw_steps, cw_search_steps, cw_constant: of the attacks; the constant is where the search of c starts.
         white_box_images, white_box_steps: of the white-box rows, whose every step solves a coding problem an image.
         trade_off, trade_off_images: the lambdas of the trade-off curve and its images.
         seed: of everything.
@@ -32,11 +35,11 @@ class DemoSettings:
     image_size: int = 32
     colour: bool = False
     convert: str | None = None
-    train_per_class: int = 320
-    test_per_class: int = 80
+    train_per_class: int = 300
+    test_per_class: int = 100
     network: str = "vgg-small"
-    epochs: int = 12
-    autoencoder_images: int = 2000
+    epochs: int = 8
+    autoencoder_images: int = 1600
     autoencoder_epochs: int = 4
     strata: int = 4
     neighbours: int = 5
@@ -45,24 +48,30 @@ class DemoSettings:
     sparsity: float = 0.2
     split: str = "tikhonov"
     dictionary_images: int = 128
-    dictionary_iterations: int = 5
+    dictionary_iterations: int = 4
     tolerance: float = 1e-2
     bim_steps: int = 20
-    cw_steps: int = 60
-    cw_search_steps: int = 5
+    cw_steps: int = 20
+    cw_search_steps: int = 3
+    cw_constant: float = 0.1
     white_box_images: int = 200
-    white_box_steps: int = 20
+    white_box_steps: int = 10
     trade_off: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.8)
     trade_off_images: int = 150
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive = [f.name for f in fields(self) if f.type == "int" and f.name != "seed"]
-        for name in [*positive, "sparsity", "tolerance"]:
-            if not getattr(self, name) > 0:
+        counts = [field.name for field in fields(self) if field.type is int and field.name != "seed"]
+        for name in [*counts, "sparsity", "tolerance"]:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{_option(name)} {getattr(self, name)} is not above zero", "give a positive number")
-        if self.network not in PLANS:
-            raise UsageError(f"unknown network {self.network!r}", did_you_mean(self.network, list(PLANS)))
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed} is below zero", "give 0 or more")
+        for name, known in (("network", list(PLANS)), ("split", list(get_args(Split))), ("data", list(DATASETS))):
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"unknown {_option(name)} {getattr(self, name)!r}", did_you_mean(getattr(self, name), known)
+                )
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON holds them."""
@@ -71,7 +80,7 @@ class DemoSettings:
 
 
 def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "--lambda" if name == "sparsity" else "--" + name.replace("_", "-")
 
 
 PRESETS: dict[str, DemoSettings] = {
@@ -86,7 +95,6 @@ PRESETS: dict[str, DemoSettings] = {
         dictionary_iterations=3,
         bim_steps=10,
         cw_steps=20,
-        cw_search_steps=3,
         white_box_images=20,
         white_box_steps=5,
         trade_off=(0.1, 0.2, 0.4),
@@ -106,6 +114,7 @@ PRESETS: dict[str, DemoSettings] = {
         tolerance=5e-3,
         cw_steps=200,
         cw_search_steps=9,
+        cw_constant=1e-3,
         white_box_images=1000,
         white_box_steps=40,
         trade_off_images=1000,

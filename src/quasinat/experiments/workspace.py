@@ -40,7 +40,8 @@ class Workspace:
             return
         if not run.is_file() and folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{folder} exists and holds no run of ours", "choose another --out")
-        for stale in [*folder.glob("steps/*.safetensors"), folder / "results.json", folder / "page.html"]:
+        made = [*folder.glob("steps/*.safetensors"), *folder.glob("*.stl")]
+        for stale in [*made, folder / "results.json", folder / "page.html"]:
             stale.unlink(missing_ok=True)
         write_json(run, fingerprint)
 

@@ -8,6 +8,7 @@ The split is x = y with y sparse and u the scaled dual:
 
 Because y = soft(p, t) and u = clip(p, -t, t) with p = y + u and t = lambda / rho, one tensor p is the whole state and
 the three lines above are one: p <- p + alpha (x - y), where x - y = D^H (rho I + D D^H)^-1 (s - D (y - u)) - u.
+The maps travel in pairs (`pairs.py`), which halves the transforms.
 """
 
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from typing import NamedTuple
 
 import torch
 
-from quasinat.arrays import Codes, FilterSpectra, Kernels, PerImage, PerImageBool, Spectra
-from quasinat.sparse_coding.convolution import filter_spectra, from_spectra, to_spectra
+from quasinat.arrays import FilterSpectra, Kernels, Pairs, PerImage, PerImageBool, Spectra
 from quasinat.sparse_coding.frequency_solve import correction, woodbury_kernel
+from quasinat.sparse_coding.pairs import from_pair_spectra, image_spectra, pair_filter_spectra, to_pair_spectra
 from quasinat.sparse_coding.problem import SparseCodingProblem
 
 
@@ -57,31 +58,32 @@ class ADMM:
         """The spectra and the kernel of a problem."""
         height, width = problem.images.shape[-2:]
         penalty = self.penalty or 25 * problem.sparsity or 1.0
-        filters_hat = filter_spectra(problem.filters, height, width)
-        kernel = woodbury_kernel(filters_hat, penalty)
-        return Prepared(to_spectra(problem.images), filters_hat, kernel, problem.sparsity / penalty)
+        kernel = woodbury_kernel(torch.fft.fft2(problem.filters, s=(height, width)), penalty)
+        filters_hat = pair_filter_spectra(problem.filters, height, width)
+        return Prepared(image_spectra(problem.images), filters_hat, kernel, problem.sparsity / penalty)
 
-    def init(self, problem: SparseCodingProblem) -> Codes:
+    def init(self, problem: SparseCodingProblem) -> Pairs:
         """The cold start: y = u = 0."""
         batch, _, height, width = problem.images.shape
-        return problem.images.new_zeros(batch, problem.filters.shape[0], height, width)
+        return problem.images.new_zeros(batch, (len(problem.filters) + 1) // 2, height, width, 2)
 
-    def step(self, prepared: Prepared, state: Codes) -> Codes:
+    def step(self, prepared: Prepared, state: Pairs) -> Pairs:
         """One iteration, p <- p + alpha (x - y)."""
         u = state.clamp(-prepared.threshold, prepared.threshold)
-        v_hat = to_spectra(torch.add(state, u, alpha=-2))  # y - u = p - 2 u
+        v_hat = to_pair_spectra(torch.add(state, u, alpha=-2))  # y - u = p - 2 u
         d_hat = correction(v_hat, prepared.images_hat, prepared.filters_hat, prepared.kernel)
-        x_minus_y = from_spectra(d_hat, *state.shape[-2:]).sub_(u)
+        x_minus_y = from_pair_spectra(d_hat).sub_(u)
         return x_minus_y.mul_(self.relaxation).add_(state)
 
-    def sparse(self, prepared: Prepared, state: Codes) -> Codes:
+    def sparse(self, prepared: Prepared, state: Pairs) -> Pairs:
         """y = soft(p, lambda / rho), the sparse variable of a state."""
         return state - state.clamp(-prepared.threshold, prepared.threshold)
 
-    def residual(self, prepared: Prepared, before: Codes, after: Codes) -> PerImage:
+    def residual(self, prepared: Prepared, before: Pairs, after: Pairs) -> PerImage:
         """The larger of the relative primal and dual residuals of the step from `before` to `after`, per image.
 
-        r = ||x - y|| / max(||x||, ||y||) and s = ||y_before - y|| / ||u|| (Wohlberg 2017, eq. 11-14); 0 / 0 is 0.
+        r = ||x - y|| / max(||x||, ||y||) and s = ||y_before - y|| / ||u|| (Wohlberg 2017, eq. 11-14). Where the
+        denominator is zero (u, if lambda is) the residual is the absolute one.
         """
         y_before, y = self.sparse(prepared, before), self.sparse(prepared, after)
         x = y_before + (after - before) / self.relaxation
@@ -89,9 +91,9 @@ class ADMM:
         return torch.maximum(primal, _ratio(_norm(y_before - y), _norm(after - y)))
 
 
-def _norm(codes: Codes) -> PerImage:
+def _norm(codes: Pairs) -> PerImage:
     return torch.linalg.vector_norm(codes.flatten(1), dim=1)
 
 
 def _ratio(numerator: PerImage, denominator: PerImage) -> PerImage:
-    return torch.where(numerator == 0, numerator, numerator / denominator)
+    return numerator / torch.where(denominator == 0, 1, denominator)

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 
 Answer = TypeVar("Answer")
-PIXELS_PER_CHUNK = 8 * 32 * 32
+PIXELS_PER_CHUNK = 16 * 32 * 32
 
 
 def chunks_of(count: int, height: int, width: int) -> list[slice]:

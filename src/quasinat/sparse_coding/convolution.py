@@ -6,16 +6,21 @@ covers the pixels n .. n + S - 1, wrapped around.
 
 import torch
 
-from quasinat.arrays import Codes, Filters, FilterSpectra, Images, Spectra
+from quasinat.arrays import Codes, CodeSpectra, Filters, FilterSpectra, Images, Spectra
 
 
 def to_spectra(images: Images) -> Spectra:
     """The half spectra of real maps, `B C H W` -> complex `B C H W//2+1`."""
+    if len(images) == 0:  # which the FFT refuses
+        empty = images[..., : images.shape[-1] // 2 + 1]
+        return torch.complex(empty, empty)
     return torch.fft.rfft2(images)
 
 
 def from_spectra(spectra: Spectra, height: int, width: int) -> Images:
     """The real maps `B C H W` of half spectra; the inverse of `to_spectra`."""
+    if len(spectra) == 0:
+        return spectra.real.new_zeros(*spectra.shape[:2], height, width)
     return torch.fft.irfft2(spectra, s=(height, width))
 
 
@@ -24,12 +29,12 @@ def filter_spectra(filters: Filters, height: int, width: int) -> FilterSpectra:
     return torch.fft.rfft2(filters, s=(height, width))
 
 
-def synthesise(codes_hat: Spectra, filters_hat: FilterSpectra) -> Spectra:
+def synthesise(codes_hat: CodeSpectra, filters_hat: FilterSpectra) -> Spectra:
     """D z, the sum over k of f_{k,c} z_k at every frequency: `B K H W'` -> `B C H W'`."""
     return torch.stack([(channel * codes_hat).sum(1) for channel in filters_hat.unbind(1)], 1)
 
 
-def analyse(images_hat: Spectra, filters_hat: FilterSpectra) -> Spectra:
+def analyse(images_hat: Spectra, filters_hat: FilterSpectra) -> CodeSpectra:
     """D^H x, the sum over c of conj(f_{k,c}) x_c at every frequency: `B C H W'` -> `B K H W'`."""
     channels = zip(filters_hat.conj().unbind(1), images_hat.unbind(1), strict=True)
     products = [channel * image.unsqueeze(1) for channel, image in channels]

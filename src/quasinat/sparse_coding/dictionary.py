@@ -39,6 +39,8 @@ def patches_as_filters(
         InputError: the images are all flat, or smaller than the filters.
     """
     batch, _, height, width = images.shape
+    if batch == 0:
+        raise InputError("there are no images to learn a dictionary from", "give at least one")
     if min(height, width) < size:
         raise InputError(
             f"images of {height} x {width} pixels are smaller than the filters ({size} x {size})",

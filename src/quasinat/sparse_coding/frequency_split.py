@@ -13,6 +13,8 @@ def tikhonov_split(images: Images, weight: float = 5.0, padding: int = 16) -> tu
     low = argmin_l 1/2 ||l - x||^2 + weight/2 ||grad l||^2, solved in the Fourier domain on the image continued by
     `padding` mirrored pixels on every side. A constant image is all low-pass.
     """
+    if len(images) == 0:  # which the FFT refuses
+        return images, images
     height, width = images.shape[-2:]
     rows, columns = _mirrored(height, padding, images), _mirrored(width, padding, images)
     padded = images[..., rows, :][..., columns]

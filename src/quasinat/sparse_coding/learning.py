@@ -57,6 +57,7 @@ def learn_dictionary(
     generator = torch.Generator().manual_seed(seed)
     if start is None:
         start = patches_as_filters(images, filters=filters, size=size, constraint=constraint, generator=generator)
+    SparseCodingProblem(images, start, sparsity)  # refuses bad images, by their place in the set
     current, state, curve = start, None, []
     for iteration in range(iterations + 1):
         codes, state, objective = _code(images, current, sparsity, solver, state)

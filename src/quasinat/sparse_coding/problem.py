@@ -59,6 +59,10 @@ class SparseCodingProblem:
         """The value of Eq. (2) at `codes`, per image."""
         return self.fidelity(codes) + self.sparsity * codes.abs().flatten(1).sum(1)
 
+    def largest_sparsity(self) -> PerImage:
+        """The lambda from which on the codes of an image are all zero: max |D^T x|."""
+        return correlate(self.filters, self.images).abs().flatten(1).amax(1)
+
     def kkt_residual(self, codes: Codes) -> PerImage:
         """How far `codes` are from optimal, per image, in units of lambda; 0 exactly at an optimum.
 

@@ -5,6 +5,7 @@ import torch
 from quasinat.arrays import Codes
 from quasinat.sparse_coding.admm import ADMM
 from quasinat.sparse_coding.convolution import convolve
+from quasinat.sparse_coding.pairs import from_pairs, to_pairs
 from quasinat.sparse_coding.problem import SparseCodingProblem
 from quasinat.sparse_coding.solution import Result, Solution
 
@@ -22,12 +23,16 @@ def solve(problem: SparseCodingProblem, solver: ADMM | None = None, *, start: Co
         A `Solution`. An image that did not converge says so in `result`; nothing fails silently.
     """
     solver = solver or ADMM()
-    state = solver.init(problem) if start is None else start.clone()
-    steps = torch.full((len(state),), solver.max_steps, dtype=torch.int64)
-    result = torch.full((len(state),), int(Result.max_steps_reached), dtype=torch.int64)
+    state = solver.init(problem) if start is None else to_pairs(start)
+    # Where zero is the optimum the relative residual of the iteration stays at 1 for ever; it is known beforehand.
+    zero = problem.largest_sparsity() <= problem.sparsity
+    state[zero] = 0
+    steps = torch.where(zero, 0, solver.max_steps).cpu()
+    result = torch.where(zero, Result.converged, Result.max_steps_reached).cpu()
 
-    prepared = everything = solver.prepare(problem)
-    active, current = torch.arange(len(state), device=state.device), state
+    active, current = (~zero).nonzero().flatten(), state[~zero]
+    everything = solver.prepare(problem)
+    prepared = everything.keep(~zero)
     for step in range(1, solver.max_steps + 1):
         if len(active) == 0:
             break
@@ -43,12 +48,13 @@ def solve(problem: SparseCodingProblem, solver: ADMM | None = None, *, start: Co
             active, current, prepared = active[~ended], current[~ended], prepared.keep(~ended)
     state[active] = current
 
-    codes = solver.sparse(everything, state)
+    count = len(problem.filters)
+    codes = from_pairs(solver.sparse(everything, state), count)
     return Solution(
         codes=codes,
         reconstruction=convolve(problem.filters, codes),
         objective=problem.objective(codes),
         steps=steps.to(state.device),
         result=result.to(state.device),
-        state=state,
+        state=from_pairs(state, count),
     )

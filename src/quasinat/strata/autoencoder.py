@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -10,9 +11,10 @@ from quasinat.arrays import Images, Latents
 from quasinat.training.loop import minimise
 
 SIDE = 32
+SmallImages = Float[Tensor, "batch channels 32 32"]
 
 
-def small_copy(images: Images) -> Images:
+def small_copy(images: Images) -> SmallImages:
     """The copy of 32 x 32 pixels that the autoencoder sees; images of that size are returned as they are."""
     if images.shape[-2:] == (SIDE, SIDE):
         return images
@@ -36,13 +38,14 @@ class DenoisingAutoencoder(nn.Module):
             up += [nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
         self.encoder = nn.Sequential(*down)
         self.decoder = nn.Sequential(*up, nn.Conv2d(width, channels, 3, padding=1))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, images: Images) -> Latents:
         """The latents of images of any size."""
         latents: Tensor = self.encoder(small_copy(images))
         return latents.flatten(1)
 
-    def forward(self, images: Images) -> Images:
+    def forward(self, images: Images) -> SmallImages:
         """The reconstruction of the 32 x 32 copy."""
         reconstruction: Tensor = self.decoder(self.encoder(small_copy(images)))
         return reconstruction

@@ -29,7 +29,13 @@ def k_means(
         raise UsageError(f"{count} strata of {len(latents)} images", "ask for at least one and at most one an image")
     points = latents.detach().cpu().float().contiguous().numpy()
     clustering = faiss.Kmeans(
-        points.shape[1], count, niter=iterations, nredo=starts, seed=seed, min_points_per_centroid=1
+        points.shape[1],
+        count,
+        niter=iterations,
+        nredo=starts,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(points),
     )
     clustering.train(points)
     _, nearest = clustering.index.search(points, 1)

@@ -1,13 +1,15 @@
 """The vote of the k nearest training latents (the paper, section 3.4)."""
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from quasinat.arrays import Labels, Latents, PerImageInt
+from quasinat.arrays import Latents, PerImageInt
 
 
-def nearest(latents: Latents, training: Latents, neighbours: int) -> Int64[Tensor, "batch neighbours"]:
+def nearest(
+    latents: Latents, training: Float[Tensor, "training features"], neighbours: int
+) -> Int64[Tensor, "batch neighbours"]:
     """Indices of the nearest training latents in Euclidean distance, nearest first."""
     import faiss
 
@@ -17,7 +19,7 @@ def nearest(latents: Latents, training: Latents, neighbours: int) -> Int64[Tenso
     return torch.from_numpy(found)
 
 
-def vote(labels: Labels, neighbours: Int64[Tensor, "batch neighbours"], count: int) -> PerImageInt:
+def vote(labels: Int64[Tensor, "training"], neighbours: Int64[Tensor, "batch neighbours"], count: int) -> PerImageInt:
     """The stratum that most neighbours belong to; a tie goes to the stratum of the nearest among the tied."""
     votes = torch.nn.functional.one_hot(labels[neighbours], count)  # batch neighbours count
     tally = votes.sum(1)

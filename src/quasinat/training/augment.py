@@ -15,6 +15,7 @@ def mirror_and_shift(images: Images, generator: torch.Generator, *, shift: int =
     if mirror:
         flip = torch.rand(batch, generator=generator) < 0.5
         images = torch.where(flip.to(images.device)[:, None, None, None], images.flip(3), images)
+    shift = min(shift, height - 1, width - 1)  # mirroring cannot continue an image by more than itself
     if not shift:
         return images
     padded = F.pad(images, (shift, shift, shift, shift), mode="reflect")

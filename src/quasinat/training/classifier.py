@@ -40,7 +40,7 @@ def train_classifier(
         on_epoch: called with the epoch, from 1, and its mean loss.
     """
     for module in network.modules():
-        if isinstance(module, Normalise):
+        if isinstance(module, Normalise) and len(images):
             module.fit(images)
 
     def loss(indices: Tensor, generator: torch.Generator) -> Tensor:

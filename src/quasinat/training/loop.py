@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from quasinat.errors import InputError
+from quasinat.errors import InputError, UsageError
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -41,9 +41,12 @@ def minimise(
 
     Raises:
         InputError: fewer than two training images, or the loss stopped being finite.
+        UsageError: batches of fewer than two images.
     """
     if count < 2:
         raise InputError(f"{count} training images are too few to train on", "give at least two")
+    if batch_size < 2:
+        raise UsageError(f"batches of {batch_size} are too small to train on", "ask for at least two images a batch")
     generator = torch.Generator().manual_seed(seed)
     per_epoch = sum(1 for _ in batches(count, batch_size, torch.Generator()))
     optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)

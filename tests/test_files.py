@@ -1,0 +1,155 @@
+"""Artefacts are written whole or not at all, and what is damaged is named."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from quasinat.errors import InputError, OutputError
+from quasinat.files import read_json, read_tensors, write_atomically, write_json, write_tensors, write_text
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "text": lambda path: write_text(path, "new text"),
+    "json": lambda path: write_json(path, {"new": 1}),
+    "tensors": lambda path: write_tensors(path, {"new": torch.ones(3)}),
+}
+
+
+def break_writing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Every file is cut off half-way, then `error` is raised."""
+    whole_text, whole_bytes = Path.write_text, Path.write_bytes
+
+    def half_a_text(path: Path, data: str, encoding: str | None = None) -> int:
+        whole_text(path, data[: len(data) // 2], encoding=encoding)
+        raise error
+
+    def half_of_bytes(path: Path, data: bytes) -> int:
+        whole_bytes(path, data[: len(data) // 2])
+        raise error
+
+    monkeypatch.setattr(Path, "write_text", half_a_text)
+    monkeypatch.setattr(Path, "write_bytes", half_of_bytes)
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_leaves_nothing(
+    write: Callable[[Path], None], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_writing(monkeypatch, OSError(code, os.strerror(code)))
+    with pytest.raises(OutputError, match=r"no space left; free some.* or choose another folder") as caught:
+        write(tmp_path / "artefact")
+    assert str(tmp_path / "artefact") in str(caught.value)
+    assert isinstance(caught.value, OSError)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
+def test_an_interruption_leaves_nothing(
+    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_writing(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "artefact")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
+def test_a_failed_overwrite_keeps_the_old_file(
+    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "artefact"
+    path.write_bytes(b"old")
+    with monkeypatch.context() as broken:
+        break_writing(broken, OSError(errno.ENOSPC, "full"))
+        with pytest.raises(OutputError):
+            write(path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    write(path)
+    assert path.read_bytes() != b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_are_made_on_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "text"
+    write_text(path, "λ\n")
+    assert path.read_bytes() == "λ\n".encode()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match=r"cannot write .*artefact: .*; choose a folder that you may write to"):
+        write_text(tmp_path / "file" / "artefact", "text")
+    with pytest.raises(OutputError, match=r"cannot write .*; choose a folder"):
+        write_text(tmp_path / ("long" * 100), "text")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*folder: .*; choose a folder"):
+        write_text(tmp_path / "folder", "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+    def refuse(path: Path, data: str, encoding: str | None = None) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(OutputError, match=r"artefact: Permission denied; choose a folder that you may write to"):
+        write_text(tmp_path / "artefact", "text")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the administrator may write anywhere")
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "sealed"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="Permission denied; choose a folder that you may write to"):
+        write_text(folder / "artefact", "text")
+
+
+def test_other_errors_pass_through_and_leave_nothing(tmp_path: Path) -> None:
+    def write(path: Path) -> None:
+        path.write_text("half")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(tmp_path / "artefact", write)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"b": [1, 2.5, None], "a": "λ"})
+    assert read_json(path) == {"b": [1, 2.5, None], "a": "λ"}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert read_json(path)["a"] == "λ"
+
+
+def test_bad_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    with pytest.raises(InputError, match=r"value\.json is missing; make it again"):
+        read_json(path)
+    for text in ("{", "\xff", "nothing"):
+        path.write_text(text, encoding="latin-1")
+        with pytest.raises(InputError, match=r"value\.json is not readable JSON .*; delete it and make it again"):
+            read_json(path)
+    path.write_text("[1]")
+    with pytest.raises(InputError, match=r"value\.json holds no JSON object"):
+        read_json(path)
+    with pytest.raises(InputError, match="is not readable JSON"):
+        read_json(tmp_path)
+
+
+def test_tensors_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "tensors"
+    tensors = {"a": torch.arange(6).view(2, 3).T, "b": torch.rand(2, requires_grad=True)}
+    write_tensors(path, tensors, {"card": "λ"})
+    found, metadata = read_tensors(path)
+    assert metadata == {"card": "λ"}
+    assert found["a"].equal(tensors["a"])
+    assert found["b"].equal(tensors["b"].detach())
+    write_tensors(path, tensors)
+    assert read_tensors(path)[1] == {}
+    with pytest.raises(InputError, match="is missing"):
+        read_tensors(tmp_path)

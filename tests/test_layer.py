@@ -1,0 +1,245 @@
+"""The layer: constants pass, images do not see each other, files come back equal, gradients are named."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from quasinat.data import photograph
+from quasinat.errors import InputError, UsageError
+from quasinat.files import read_tensors, write_tensors
+from quasinat.layer import SparseTransformationLayer, project
+from quasinat.sparse_coding import ADMM, Dictionary, Identity, SparseCodingProblem, project_unit_norm, solve
+from quasinat.strata import DenoisingAutoencoder, Split, Strata, split_bands
+from sparse_coding.unchecked import unchecked
+
+
+def dictionary_of(channels: int, seed: int = 0, filters: int = 8, size: int = 5) -> Dictionary:
+    generator = torch.Generator().manual_seed(seed)
+    atoms = torch.randn(filters, channels, size, size, generator=generator)
+    return Dictionary(project_unit_norm(atoms, "joint"), "joint", 0.05, (3.0, 2.0), 7)
+
+
+def strata_of(channels: int, count: int = 3) -> Strata:
+    """Untrained strata that do tell images apart: each class's latents are those of images like it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        autoencoder = DenoisingAutoencoder(channels, 4).eval()
+    with torch.no_grad():
+        latents = autoencoder.encode(images_of(channels, 12, 20, 20))
+    return Strata(autoencoder, latents, torch.arange(12) % count, count=count, neighbours=1)
+
+
+def images_of(channels: int, count: int, height: int = 20, width: int = 20) -> Tensor:
+    """Crops of two photographs, each image from another place."""
+    photos = [photograph(name, colour=channels == 3, size=128) for name in ("chelsea", "coffee")]
+    return torch.stack(
+        [photos[i % 2][:, 7 * i % 90 :, 11 * i % 90 :][:, :height, :width].clone() for i in range(count)]
+    )
+
+
+def stratified(channels: int = 3, sparsity: float = 0.05, split: Split = "tikhonov") -> SparseTransformationLayer:
+    strata = strata_of(channels)
+    dictionaries = [dictionary_of(channels, seed) for seed in range(strata.count)]
+    return SparseTransformationLayer(strata, dictionaries, sparsity, split=split)
+
+
+def universal(channels: int = 3, sparsity: float = 0.05, split: Split = "tikhonov") -> SparseTransformationLayer:
+    return SparseTransformationLayer(None, [dictionary_of(channels)], sparsity, split=split)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25, 0.7, 1.0])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_constant_image_is_its_own_projection(channels: int, level: float) -> None:
+    images = torch.full((2, channels, 12, 15), level)
+    torch.testing.assert_close(universal(channels)(images), images, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("split", ["tikhonov", "none"])
+def test_it_is_the_split_the_code_and_the_clip(split: Split) -> None:
+    layer = universal(split=split)
+    images = images_of(3, 2)
+    passed, coded = split_bands(images, split)
+    solution = solve(SparseCodingProblem(coded, layer.filters[0], 0.05), layer.solver)
+    expected = (passed + solution.reconstruction).clamp(0, 1)
+    torch.testing.assert_close(layer(images), expected, rtol=0, atol=1e-6)
+    assert (expected - images).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("make", [universal, stratified])
+def test_an_image_gets_what_it_gets_alone(make: Callable[[], SparseTransformationLayer]) -> None:
+    layer, images = make(), images_of(3, 30)
+    together = layer(images)
+    assert together.shape == images.shape
+    assert together.min() >= 0
+    assert together.max() <= 1
+    for index in (0, 7, 29):
+        torch.testing.assert_close(layer(images[index : index + 1])[0], together[index], rtol=0, atol=1e-5)
+    torch.testing.assert_close(layer(images.flip(0)), together.flip(0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(project(layer, images, batch_size=7), together, rtol=0, atol=1e-5)
+
+
+def test_each_stratum_has_its_own_dictionary() -> None:
+    layer, images = stratified(), images_of(3, 12)
+    members = layer.stratum(images)
+    assert members.tolist() == [i % 3 for i in range(12)]  # the training images are their own nearest neighbours
+    for stratum in range(3):
+        alone = SparseTransformationLayer(None, [dictionary_of(3, stratum)], 0.05)
+        own = images[members == stratum]
+        torch.testing.assert_close(layer(images)[members == stratum], alone(own), rtol=0, atol=1e-5)
+    assert universal().stratum(images).tolist() == [0] * 12
+
+
+@pytest.mark.parametrize("shape", [(33, 47), (5, 64), (51, 8)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_photographs_of_any_size(channels: int, shape: tuple[int, int]) -> None:
+    images = images_of(channels, 2, *shape)
+    for layer in (universal(channels), stratified(channels)):
+        projected = layer(images)
+        assert projected.shape == images.shape
+        assert projected.isfinite().all()
+        assert (projected - images).square().mean() < 0.01
+
+
+def test_threads_make_no_difference() -> None:
+    layer, images = stratified(), images_of(3, 64)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = layer(images)
+        torch.set_num_threads(2)
+        two = layer(images)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [universal, stratified])
+def test_an_empty_batch_and_inputs_left_alone(make: Callable[[], SparseTransformationLayer]) -> None:
+    layer, images = make(), images_of(3, 3)
+    kept = images.clone()
+    layer(images)
+    assert images.equal(kept)
+    assert layer(images[:0]).shape == (0, 3, 20, 20)
+    assert project(layer, images[:0]).shape == (0, 3, 20, 20)
+
+
+def test_progress_is_reported() -> None:
+    seen: list[int] = []
+    project(universal(), images_of(3, 5), batch_size=2, on_batch=seen.append)
+    assert seen == [2, 4, 5]
+
+
+def test_the_sparser_the_further() -> None:
+    layer, images = universal(), images_of(3, 3)
+    distances = [float((layer.with_sparsity(value)(images) - images).square().sum()) for value in (0.01, 0.05, 0.2)]
+    assert distances == sorted(distances)
+    assert layer.sparsity == 0.05
+    assert layer.with_sparsity(0.3).filters is layer.filters
+
+
+# Files
+
+
+@pytest.mark.parametrize("split", ["tikhonov", "none"])
+@pytest.mark.parametrize("make", [universal, stratified])
+def test_a_file_gives_the_same_layer(
+    make: Callable[..., SparseTransformationLayer], split: Split, tmp_path: Path
+) -> None:
+    layer = make(split=split)
+    layer.solver = ADMM(tolerance=1e-2, max_steps=60, penalty=3.0)
+    layer.save(tmp_path / "layer.stl")
+    again = SparseTransformationLayer.load(str(tmp_path / "layer.stl"))
+    images = images_of(3, 6)
+    assert again(images).equal(layer(images))
+    assert again.stratum(images).equal(layer.stratum(images))
+    assert (again.solver, again.split, again.sparsity) == (layer.solver, split, 0.05)
+    assert (again.constraint, again.curves) == (layer.constraint, layer.curves)
+    assert not again.training
+    assert again.adjoint is None
+    assert [path.name for path in tmp_path.iterdir()] == ["layer.stl"]
+
+
+def test_a_file_that_is_no_layer_is_refused(tmp_path: Path) -> None:
+    whole = tmp_path / "layer.stl"
+    stratified().save(whole)
+    payload = whole.read_bytes()
+    tensors, metadata = read_tensors(whole)
+    card = json.loads(metadata["quasinat"])
+    bad = tmp_path / "bad.stl"
+
+    def refused(match: str) -> None:
+        with pytest.raises(InputError, match=match) as caught:
+            SparseTransformationLayer.load(bad)
+        assert str(bad) in str(caught.value)
+
+    refused("is missing; make it again, or check the path")
+    for length in (0, 5, 200, len(payload) // 2, len(payload) - 1):
+        bad.write_bytes(payload[:length])
+        refused("is damaged .*; delete it and make it again")
+    bad.write_bytes(b"no safetensors at all" * 20)
+    refused("is damaged")
+    write_tensors(bad, tensors)
+    refused("is no Sparse Transformation Layer .*; learn the layer again")
+    write_tensors(bad, tensors, {"quasinat": "not JSON"})
+    refused("is no Sparse Transformation Layer")
+    write_tensors(bad, tensors, {"quasinat": "[]"})
+    refused("is no Sparse Transformation Layer")
+    write_tensors(bad, tensors, {"quasinat": json.dumps({**card, "schema": 99})})
+    refused("has schema 99, not 1; learn the layer again")
+    write_tensors(bad, {k: v for k, v in tensors.items() if k != "strata.latents"}, metadata)
+    refused("is no Sparse Transformation Layer")
+    write_tensors(bad, {**tensors, "filters": tensors["filters"][:2].contiguous()}, metadata)
+    refused("is no Sparse Transformation Layer")
+
+
+# Gradients
+
+
+def test_a_gradient_must_be_named() -> None:
+    layer, images = universal(), images_of(3, 2).requires_grad_()
+    with pytest.raises(UsageError, match=r"no gradient is named .*; name one, as in .*Identity"):
+        layer(images)
+    with torch.no_grad():
+        expected = layer(images)
+    named = layer.with_adjoint(Identity())
+    assert layer.adjoint is None
+    assert named.filters is layer.filters
+    output = named(images)
+    assert output.detach().equal(expected)
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad((output * weights).sum(), images)
+    assert gradient.equal(weights)
+
+
+# What is refused
+
+
+def test_unusable_images_are_refused_with_a_remedy() -> None:
+    images = images_of(3, 20)
+    for layer in (universal(), stratified()):
+        with unchecked(), pytest.raises(InputError, match="images have 1 channels and the filters 3; convert"):
+            layer(images[:, :1])
+        with pytest.raises(InputError, match="4 x 20 pixels are smaller than the filters"):
+            layer(images[:, :, :4])
+        with pytest.raises(InputError, match=r"float64 and filters of torch\.float32; convert"):
+            layer(images.double())
+        broken = images.clone()
+        broken[17, 1, 2, 3] = torch.nan
+        with pytest.raises(InputError, match="image 17 holds NaN or infinity; leave it out or repair it"):
+            layer(broken)
+
+
+def test_dictionaries_must_fit_the_strata() -> None:
+    with pytest.raises(UsageError, match="2 dictionaries for 3 strata; give one dictionary a stratum"):
+        SparseTransformationLayer(strata_of(3), [dictionary_of(3), dictionary_of(3)])
+    with pytest.raises(UsageError, match="2 dictionaries for 1 strata"):
+        SparseTransformationLayer(None, [dictionary_of(3), dictionary_of(3)])
+    with pytest.raises(UsageError, match="differ in K, C or S; learn them with the same"):
+        SparseTransformationLayer(strata_of(3), [dictionary_of(3), dictionary_of(3), dictionary_of(3, size=4)])
+    with unchecked(), pytest.raises(UsageError, match="did you mean 'tikhonov'"):
+        SparseTransformationLayer(None, [dictionary_of(3)], split="tikonov")(images_of(3, 1))

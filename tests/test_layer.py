@@ -243,3 +243,10 @@ def test_dictionaries_must_fit_the_strata() -> None:
         SparseTransformationLayer(strata_of(3), [dictionary_of(3), dictionary_of(3), dictionary_of(3, size=4)])
     with unchecked(), pytest.raises(UsageError, match="did you mean 'tikhonov'"):
         SparseTransformationLayer(None, [dictionary_of(3)], split="tikonov")(images_of(3, 1))
+
+
+def test_images_outside_the_range_are_named() -> None:
+    images = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    images[1] *= 255
+    with pytest.raises(InputError, match=r"image 1 has values from .* divide 8-bit images by 255"):
+        universal(channels=1)(images)

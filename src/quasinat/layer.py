@@ -17,6 +17,7 @@ from quasinat.sparse_coding.chunked import chunks_of, map_chunks
 from quasinat.strata import DenoisingAutoencoder, Split, Strata, split_bands
 
 SCHEMA = 1
+RANGE_SLACK = 1e-3  # what rounding in half precision may add
 
 
 class SparseTransformationLayer(nn.Module):
@@ -80,7 +81,7 @@ class SparseTransformationLayer(nn.Module):
     @torch.no_grad()
     def project(self, images: Images) -> Images:
         """T(x) without a gradient. What an image gets does not depend on the others in the batch."""
-        SparseCodingProblem(images, self.filters[0], self.sparsity)  # refuses bad images, by their place in the batch
+        self._check(images)
         if len(images) == 0:
             return images.clone()
         members = self.stratum(images)
@@ -97,6 +98,17 @@ class SparseTransformationLayer(nn.Module):
 
         map_chunks(fill, [slice(i, i + 1) for i in range(len(chunks))])
         return projected
+
+    def _check(self, images: Images) -> None:
+        """Refuses bad images, naming them by their place in the whole batch."""
+        SparseCodingProblem(images, self.filters[0], self.sparsity)
+        outside = ((images < -RANGE_SLACK) | (images > 1 + RANGE_SLACK)).flatten(1).any(1)
+        if bool(outside.any()):
+            place = int(outside.nonzero()[0])
+            low, high = float(images[place].min()), float(images[place].max())
+            raise InputError(
+                f"image {place} has values from {low:g} to {high:g}, not in [0, 1]", "divide 8-bit images by 255"
+            )
 
     def _project_with(self, images: Images, filters: Tensor) -> Images:
         passed, coded = split_bands(images, self.split)

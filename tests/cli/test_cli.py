@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.experiments.conftest import MICRO
 
+from experiments.conftest import MICRO
 from quasinat import __version__, cli
 from quasinat.experiments import DemoSettings, settings
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tests.experiments.conftest import MICRO
 
+from experiments.conftest import MICRO
 from quasinat import data
 from quasinat.errors import InputError, UsageError
 from quasinat.evaluation import wilson_interval

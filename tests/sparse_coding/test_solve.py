@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from quasinat.errors import InputError
 from quasinat.sparse_coding import ADMM, Result, SparseCodingProblem, project_unit_norm, solve
 
 from .conftest import as_matrix, problem_of
@@ -163,3 +164,10 @@ def test_one_orthonormal_filter_is_a_soft_threshold() -> None:
     solution = solve(SparseCodingProblem(images, filters, 0.4), ADMM(tolerance=1e-9, max_steps=5000))
     expected = images.sign() * (images.abs() - 0.4).clamp_min(0)
     torch.testing.assert_close(solution.codes, expected, rtol=0, atol=1e-7)
+
+
+def test_a_start_of_another_shape_is_refused() -> None:
+    problem = problem_of(images=2, filters=5)
+    state = solve(problem).state
+    with pytest.raises(InputError, match="the start has shape"):
+        solve(problem, start=state[:1])

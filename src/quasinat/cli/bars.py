@@ -1,4 +1,4 @@
-"""Progress bars on stderr; plain lines where stderr is no terminal."""
+"""Progress on stderr: a bar for the task at hand, a line for each that is done; no bar where stderr is no terminal."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 class Bars:
-    """Shows one bar a task, with the time it took; use as a context manager."""
+    """Shows the task at hand with the time left, and what the tasks before it took; use as a context manager."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -35,6 +35,5 @@ class Bars:
         began = time.perf_counter()
         bar = self.progress.add_task(title, total=total)
         yield lambda done: self.progress.update(bar, completed=done)
-        self.progress.update(bar, completed=total)
-        if not self.console.is_terminal:
-            self.console.print(f"{title:<50} {time.perf_counter() - began:6.1f} s", highlight=False)
+        self.progress.remove_task(bar)
+        self.console.print(f"{title:<50} {time.perf_counter() - began:6.1f} s", highlight=False)

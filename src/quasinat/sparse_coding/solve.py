@@ -3,6 +3,7 @@
 import torch
 
 from quasinat.arrays import Codes
+from quasinat.errors import InputError
 from quasinat.sparse_coding.admm import ADMM
 from quasinat.sparse_coding.convolution import convolve
 from quasinat.sparse_coding.pairs import from_pairs, to_pairs
@@ -21,7 +22,16 @@ def solve(problem: SparseCodingProblem, solver: ADMM | None = None, *, start: Co
 
     Returns:
         A `Solution`. An image that did not converge says so in `result`; nothing fails silently.
+
+    Raises:
+        InputError: `start` is a state of another problem's shape.
     """
+    shape = (len(problem.images), len(problem.filters), *problem.images.shape[-2:])
+    if start is not None and start.shape != shape:
+        raise InputError(
+            f"the start has shape {tuple(start.shape)}, the codes of this problem {shape}",
+            "pass the state of a solution of the same images and filters, or none",
+        )
     solver = solver or ADMM()
     state = solver.init(problem) if start is None else to_pairs(start)
     # Where zero is the optimum the relative residual of the iteration stays at 1 for ever; it is known beforehand.

@@ -26,6 +26,9 @@ def test_the_full_preset_has_the_papers_parameters() -> None:
         ({"data": "cifar"}, "did you mean 'cifar10'"),
         ({"filter": 3}, "did you mean 'filters'"),
         ({"seed": -1}, "--seed -1"),
+        ({"data": "cifar10", "colour": True}, "--colour"),
+        ({"data": "cifar10", "image_size": 64}, "--image-size"),
+        ({"convert": "rgb"}, "--convert"),
     ],
 )
 def test_bad_settings_name_the_option_and_the_remedy(changes: dict[str, object], part: str) -> None:

@@ -72,6 +72,18 @@ class DemoSettings:
                 raise UsageError(
                     f"unknown {_option(name)} {getattr(self, name)!r}", did_you_mean(getattr(self, name), known)
                 )
+        self._check_belonging()
+
+    def _check_belonging(self) -> None:
+        """An option that the image set would ignore is refused rather than ignored."""
+        foreign = {
+            "--colour": self.colour and self.data != "photographs",
+            "--convert": self.convert is not None and self.data != "folder",
+            "--image-size": self.image_size != 32 and self.data == "cifar10",
+        }
+        for option, given in foreign.items():
+            if given:
+                raise UsageError(f"{option} is no option of the image set {self.data!r}", "leave it out")
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON holds them."""

@@ -8,8 +8,8 @@ The way of the data: image -> stratum -> that stratum's dictionary -> sparse cod
 
 import os as _os
 
-# Threads that wait for each other should sleep: where another process holds a core, spinning makes training ten times
-# slower. It counts only before torch starts, and a choice made in the environment stands.
+# Threads that wait for each other should sleep: where another process holds a core, spinning slows training down
+# many times over. It counts only before torch starts, and a choice made in the environment stands.
 _os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from quasinat import attacks, data, networks

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from quasinat.errors import InputError
+from quasinat.errors import InputError, UsageError
 from quasinat.sparse_coding import ADMM, Result, SparseCodingProblem, project_unit_norm, solve
 
 from .conftest import as_matrix, problem_of
@@ -171,3 +171,11 @@ def test_a_start_of_another_shape_is_refused() -> None:
     state = solve(problem).state
     with pytest.raises(InputError, match="the start has shape"):
         solve(problem, start=state[:1])
+
+
+@pytest.mark.parametrize(
+    "bad", [{"tolerance": -1.0}, {"penalty": 0.0}, {"relaxation": 2.0}, {"check_every": 0}, {"max_steps": -1}]
+)
+def test_hyperparameters_out_of_range_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=rf"ADMM\({next(iter(bad))}="):
+        ADMM(**bad)

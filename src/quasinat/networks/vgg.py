@@ -60,7 +60,7 @@ def vgg(plan: str, *, classes: int, channels: int = 3, seed: int = 0) -> VGG:
         raise UsageError(f"unknown network {plan!r}", f"choose one of: {', '.join(PLANS)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # Channels last: a third faster on CPUs, and what tensor cores want.
+        # Channels last: the faster layout on CPUs, and what tensor cores want.
         return VGG(PLANS[plan], classes, channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

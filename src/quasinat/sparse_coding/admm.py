@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from quasinat.arrays import FilterSpectra, Kernels, Pairs, PerImage, PerImageBool, Spectra
+from quasinat.errors import UsageError
 from quasinat.sparse_coding.frequency_solve import correction, woodbury_kernel
 from quasinat.sparse_coding.pairs import from_pair_spectra, image_spectra, pair_filter_spectra, to_pair_spectra
 from quasinat.sparse_coding.problem import SparseCodingProblem
@@ -42,10 +43,12 @@ class ADMM:
     Args:
         tolerance: an image is done when its relative primal and dual residuals are both under it.
         max_steps: iterations at most.
-        penalty: rho; `None` is 25 lambda, which converges on every image tried, where the usual automatic rho
-            falls into limit cycles on about 1 % of them.
+        penalty: rho > 0; `None` is 25 lambda. It stays fixed: rules that adapt it at every step can fall into cycles.
         relaxation: alpha, in (0, 2).
-        check_every: steps between residual checks (a check costs almost half a step).
+        check_every: steps between residual checks (a check costs a good part of a step).
+
+    Raises:
+        UsageError: a value outside its range.
     """
 
     tolerance: float = 1e-3
@@ -53,6 +56,18 @@ class ADMM:
     penalty: float | None = None
     relaxation: float = 1.8
     check_every: int = 5
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "tolerance": self.tolerance >= 0,
+            "max_steps": self.max_steps >= 0,
+            "penalty": self.penalty is None or self.penalty > 0,
+            "relaxation": 0 < self.relaxation < 2,
+            "check_every": self.check_every >= 1,
+        }
+        for name, valid in ranges.items():
+            if not valid:
+                raise UsageError(f"ADMM({name}={getattr(self, name)}) is out of range", f"leave {name} at its default")
 
     def prepare(self, problem: SparseCodingProblem) -> Prepared:
         """The spectra and the kernel of a problem."""

@@ -2,8 +2,8 @@
 
 With z = z_{2j} + i z_{2j+1} and f = f_{2j} - i f_{2j+1}, the real part of f (*) z is f_{2j} (*) z_{2j} + f_{2j+1} (*)
 z_{2j+1}: Eq. (2) with K/2 complex filters. Its adjoint takes a real image to conj(f) correlated with it, whose real and
-imaginary parts are the two maps. The results are those of K real maps to rounding; on CPUs an ADMM step takes about
-0.6 of the time. A lone last filter is paired with zero.
+imaginary parts are the two maps. The results are those of K real maps to rounding. A lone last filter is paired with
+zero.
 """
 
 import torch

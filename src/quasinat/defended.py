@@ -4,7 +4,7 @@ from torch import nn
 
 from quasinat.arrays import Images, Logits
 from quasinat.layer import SparseTransformationLayer
-from quasinat.sparse_coding import Identity
+from quasinat.sparse_coding import Adjoint
 
 
 class Defended(nn.Module):
@@ -25,6 +25,6 @@ class Defended(nn.Module):
         logits: Logits = self.classifier(self.transform(images))
         return logits
 
-    def with_adjoint(self, adjoint: Identity) -> "Defended":
+    def with_adjoint(self, adjoint: Adjoint) -> "Defended":
         """The same module, differentiated through the layer as `adjoint` says; for white-box attacks."""
         return Defended(self.transform.with_adjoint(adjoint), self.classifier)

@@ -3,17 +3,26 @@
 import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from quasinat.arrays import Images, PerImageInt
+from quasinat.arrays import Filters, Images, PerImageInt
 from quasinat.errors import InputError, UsageError
 from quasinat.files import read_tensors, write_tensors
-from quasinat.sparse_coding import ADMM, Dictionary, Identity, SparseCodingProblem, solve
-from quasinat.sparse_coding.chunked import chunks_of, map_chunks
+from quasinat.sparse_coding import (
+    SOLVERS,
+    Adjoint,
+    Auto,
+    Dictionary,
+    Identity,
+    Solver,
+    SparseCodingProblem,
+    reconstruct,
+    solve,
+)
 from quasinat.strata import DenoisingAutoencoder, Split, Strata, split_bands
 
 SCHEMA = 1
@@ -31,7 +40,7 @@ class SparseTransformationLayer(nn.Module):
         dictionaries: one per stratum, of equal K, C and S.
         sparsity: lambda.
         split: "tikhonov" or "none", as the dictionaries were learned; see `split_bands`.
-        solver: of Eq. (2).
+        solver: of Eq. (2); `Auto()` if none is given.
     """
 
     filters: Tensor
@@ -43,7 +52,7 @@ class SparseTransformationLayer(nn.Module):
         sparsity: float = 0.2,
         *,
         split: Split = "tikhonov",
-        solver: ADMM | None = None,
+        solver: Solver | None = None,
     ) -> None:
         super().__init__()
         expected = 1 if strata is None else strata.count
@@ -54,8 +63,8 @@ class SparseTransformationLayer(nn.Module):
         self.strata = strata
         self.sparsity = sparsity
         self.split = split
-        self.solver = solver or ADMM(tolerance=5e-3, max_steps=200)
-        self.adjoint: Identity | None = None
+        self.solver: Solver = solver or Auto()
+        self.adjoint: Adjoint | None = None
         self.constraint = dictionaries[0].constraint
         self.curves = [list(dictionary.curve) for dictionary in dictionaries]
         self.register_buffer("filters", torch.stack([dictionary.filters for dictionary in dictionaries]))
@@ -69,7 +78,10 @@ class SparseTransformationLayer(nn.Module):
                 "no gradient is named for the Sparse Transformation Layer",
                 "name one, as in defended.with_adjoint(quasinat.Identity())",
             )
-        return self.adjoint.apply(self.project, images)
+        if isinstance(self.adjoint, Identity):
+            return self.adjoint.apply(self.project, images)
+        adjoint: Adjoint = self.adjoint
+        return self._transform(images, lambda x, f: reconstruct(x, f, self.sparsity, adjoint, solver=self.solver))
 
     def stratum(self, images: Images) -> PerImageInt:
         """The stratum of each image, `B`; zeros without strata."""
@@ -81,23 +93,25 @@ class SparseTransformationLayer(nn.Module):
     @torch.no_grad()
     def project(self, images: Images) -> Images:
         """T(x) without a gradient. What an image gets does not depend on the others in the batch."""
+        return self._transform(
+            images,
+            lambda x, f: solve(SparseCodingProblem(x, f, self.sparsity), self.solver, codes="sparse").reconstruction,
+        )
+
+    def _transform(self, images: Images, coding: Callable[[Images, Filters], Images]) -> Images:
+        """T(x) with `coding` for the reconstruction of the coded band of one stratum's images."""
         self._check(images)
         if len(images) == 0:
             return images.clone()
-        members = self.stratum(images)
-        projected = torch.empty_like(images)
-        chunks = [
-            (stratum, own[chunk])
-            for stratum, own in ((m, (members == m).nonzero().flatten()) for m in range(len(self.filters)))
-            for chunk in chunks_of(len(own), *images.shape[-2:])
-        ]
-
-        def fill(piece: slice) -> None:
-            for stratum, own in chunks[piece]:
-                projected[own] = self._project_with(images[own], self.filters[stratum])
-
-        map_chunks(fill, [slice(i, i + 1) for i in range(len(chunks))])
-        return projected
+        with torch.no_grad():  # the stratum is held fixed
+            members = self.stratum(images.detach())
+        passed, coded = split_bands(images, self.split)
+        order, parts = members.argsort(stable=True), []
+        for stratum, filters in enumerate(self.filters):
+            own = order[members[order] == stratum]
+            if len(own):
+                parts.append(coding(coded[own], filters))
+        return (passed + torch.cat(parts)[order.argsort()]).clamp(0, 1)
 
     def _check(self, images: Images) -> None:
         """Refuses bad images, naming them by their place in the whole batch."""
@@ -110,13 +124,12 @@ class SparseTransformationLayer(nn.Module):
                 f"image {place} has values from {low:g} to {high:g}, not in [0, 1]", "divide 8-bit images by 255"
             )
 
-    def _project_with(self, images: Images, filters: Tensor) -> Images:
-        passed, coded = split_bands(images, self.split)
-        solution = solve(SparseCodingProblem(coded, filters, self.sparsity), self.solver)
-        return (passed + solution.reconstruction).clamp(0, 1)
+    def with_adjoint(self, adjoint: Adjoint) -> "SparseTransformationLayer":
+        """The same layer, sharing its tensors, differentiated as `adjoint` says.
 
-    def with_adjoint(self, adjoint: Identity) -> "SparseTransformationLayer":
-        """The same layer, sharing its tensors, differentiated as `adjoint` says."""
+        `Identity` stands for the whole layer. `Unrolled` and `Implicit` differentiate the sparse coding, and the split
+        and the clip as they are; the stratum is held fixed.
+        """
         other = copy.copy(self)
         other.adjoint = adjoint
         return other
@@ -134,7 +147,7 @@ class SparseTransformationLayer(nn.Module):
             "sparsity": self.sparsity,
             "split": self.split,
             "constraint": self.constraint,
-            "solver": asdict(self.solver),
+            "solver": _solver_card(self.solver),
             "curves": self.curves,
             "strata": None,
         }
@@ -165,7 +178,7 @@ class SparseTransformationLayer(nn.Module):
                 for filters, curve in zip(tensors["filters"], card["curves"], strict=True)
             ]
             strata = _strata_from(card["strata"], tensors) if card["strata"] else None
-            solver = ADMM(**card["solver"])
+            solver = _solver_from(card["solver"])
             layer = SparseTransformationLayer(
                 strata, dictionaries, card["sparsity"], split=card["split"], solver=solver
             )
@@ -175,6 +188,21 @@ class SparseTransformationLayer(nn.Module):
                 raise
             raise InputError(f"{path} is no Sparse Transformation Layer ({error})", "learn the layer again") from None
         return layer.eval()
+
+
+def _solver_card(solver: Solver) -> dict[str, object]:
+    values = {field.name: getattr(solver, field.name) for field in fields(solver)}  # type: ignore[arg-type]
+    plain = {name: str(value) if isinstance(value, torch.dtype) else value for name, value in values.items()}
+    return {"name": next(name for name, kind in SOLVERS.items() if type(solver) is kind), **plain}
+
+
+def _solver_from(card: dict[str, object]) -> Solver:
+    values = {
+        name: getattr(torch, value.removeprefix("torch.")) if name == "storage" and isinstance(value, str) else value
+        for name, value in card.items()
+        if name != "name"
+    }
+    return SOLVERS[str(card.get("name", "admm"))](**values)
 
 
 def _strata_from(card: dict[str, int], tensors: dict[str, Tensor]) -> Strata:

@@ -36,7 +36,7 @@ def test_an_image_gets_what_it_gets_alone(dtype: torch.dtype) -> None:
 
 def test_the_reports_are_consistent() -> None:
     problem = problem_of(images=3, channels=2)
-    solution = solve(problem)
+    solution = solve(problem, ADMM())
     assert solution.result.tolist() == [Result.converged] * 3
     torch.testing.assert_close(solution.objective, problem.objective(solution.codes))
     assert solution.density == float((solution.codes != 0).double().mean())

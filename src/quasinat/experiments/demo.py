@@ -18,7 +18,7 @@ from quasinat.experiments.settings import DemoSettings
 from quasinat.experiments.workspace import Step, Workspace
 from quasinat.layer import SparseTransformationLayer, project
 from quasinat.networks import vgg
-from quasinat.sparse_coding import ADMM, Identity
+from quasinat.sparse_coding import Auto, Identity
 from quasinat.strata import Split, Strata, fit_strata, learn_dictionaries
 from quasinat.training import train_classifier
 
@@ -107,7 +107,7 @@ class Demo:
                 seed=settings.seed,
                 on_iteration=lambda stratum, iteration, objective: report(stratum * rounds + iteration + 1),
             )
-        solver = ADMM(tolerance=settings.tolerance, max_steps=200)
+        solver = Auto(tolerance=settings.tolerance)
         return SparseTransformationLayer(strata, dictionaries, settings.sparsity, split=split, solver=solver)
 
     def _strata(self) -> Strata:

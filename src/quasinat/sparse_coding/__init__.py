@@ -1,31 +1,43 @@
 """Eq. (2) of the paper as pure maths: tensors in, tensors out; no file, data set or classifier."""
 
-from quasinat.sparse_coding.adjoint import Identity
+from quasinat.sparse_coding.adjoint import Adjoint, Identity, Implicit, Unrolled, reconstruct
 from quasinat.sparse_coding.admm import ADMM
+from quasinat.sparse_coding.auto import Auto
 from quasinat.sparse_coding.convolution import convolve, correlate
+from quasinat.sparse_coding.coordinate_descent import CoordinateDescent
 from quasinat.sparse_coding.dictionary import Dictionary
 from quasinat.sparse_coding.filter_update import update_filters
 from quasinat.sparse_coding.frequency_split import tikhonov_split
+from quasinat.sparse_coding.fused_admm import FusedADMM
 from quasinat.sparse_coding.learning import learn_dictionary
 from quasinat.sparse_coding.problem import SparseCodingProblem
 from quasinat.sparse_coding.proximal import Constraint, project_unit_norm, soft_threshold
 from quasinat.sparse_coding.solution import Result, Solution
-from quasinat.sparse_coding.solve import solve
+from quasinat.sparse_coding.solve import SOLVERS, Solver, solve
 from quasinat.sparse_coding.statistics import Statistics, statistics
 
 __all__ = [
     "ADMM",
+    "SOLVERS",
+    "Adjoint",
+    "Auto",
     "Constraint",
+    "CoordinateDescent",
     "Dictionary",
+    "FusedADMM",
     "Identity",
+    "Implicit",
     "Result",
     "Solution",
+    "Solver",
     "SparseCodingProblem",
     "Statistics",
+    "Unrolled",
     "convolve",
     "correlate",
     "learn_dictionary",
     "project_unit_norm",
+    "reconstruct",
     "soft_threshold",
     "solve",
     "statistics",

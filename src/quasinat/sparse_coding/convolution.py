@@ -1,10 +1,15 @@
-"""The convolution of Eq. (2), sum_k f_{k,c} (*) z_k, and its adjoint, in the Fourier domain.
+"""The convolution of Eq. (2), sum_k f_{k,c} (*) z_k, and its adjoint.
 
 The boundary is circular and a filter's origin is its first pixel (SPORCO's convention): an atom placed at pixel n
 covers the pixels n .. n + S - 1, wrapped around.
 """
 
+from functools import reduce
+
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
 
 from quasinat.arrays import Codes, CodeSpectra, Filters, FilterSpectra, Images, Spectra
 
@@ -41,15 +46,39 @@ def analyse(images_hat: Spectra, filters_hat: FilterSpectra) -> CodeSpectra:
     return products[0] if len(products) == 1 else torch.stack(products).sum(0)
 
 
+def maps_together(images: Tensor, filters: int) -> int:
+    """How many of K maps to take at a time for a batch of images, or maps, `B _ H W`.
+
+    On a CPU few enough that what is made of them stays in the cache; on a GPU all.
+    """
+    if images.device.type != "cpu":
+        return filters
+    fitting = 2**17 // max(1, images.shape[0] * images.shape[-2] * images.shape[-1])
+    return max(16, fitting // 16 * 16)  # a convolution computes sixteen channels in the time of one
+
+
+def wrap_around(images: Images, size: int) -> Float[Tensor, "batch channels _ _"]:
+    """Images `B C H W` with their first S - 1 rows and columns again at the end."""
+    return F.pad(images, (0, size - 1, 0, size - 1), mode="circular")
+
+
 def convolve(filters: Filters, codes: Codes) -> Images:
     """sum_k f_{k,c} (*) z_k (Eq. 2): filters `K C S S` and codes `B K H W` to images `B C H W`."""
     height, width = codes.shape[-2:]
-    spectra = synthesise(to_spectra(codes), filter_spectra(filters, height, width))
-    return from_spectra(spectra, height, width)
+    together = maps_together(codes, len(filters))
+    parts = zip(codes.split(together, 1), filters.split(together), strict=True)
+    spectra = [synthesise(to_spectra(z), filter_spectra(f, height, width)) for z, f in parts]
+    return from_spectra(reduce(torch.add, spectra), height, width)
 
 
 def correlate(filters: Filters, images: Images) -> Codes:
-    """The adjoint of `convolve`: <convolve(f, z), x> = <z, correlate(f, x)>. Images `B C H W` to codes `B K H W`."""
+    """The adjoint of `convolve`: <convolve(f, z), x> = <z, correlate(f, x)>. Images `B C H W` to codes `B K H W`.
+
+    On a CPU it is computed in space, which is two to eight times as fast there; on a GPU, whose convolutions may round
+    to TF32, by Fourier transforms.
+    """
+    if images.device.type == "cpu":
+        return F.conv2d(wrap_around(images, filters.shape[-1]), filters)
     height, width = images.shape[-2:]
     spectra = analyse(to_spectra(images), filter_spectra(filters, height, width))
     return from_spectra(spectra, height, width)

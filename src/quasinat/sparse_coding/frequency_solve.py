@@ -2,35 +2,42 @@
 
 import torch
 
-from quasinat.arrays import CodeSpectra, FilterSpectra, Kernels, PairSpectra, Spectra
+from quasinat.arrays import CodeSpectra, FilterSpectra, Kernels, PerImage, Spectra
 from quasinat.sparse_coding.convolution import analyse, synthesise
-from quasinat.sparse_coding.pairs import real_part
 
 
-def woodbury_kernel(filters_hat: FilterSpectra, penalty: float) -> Kernels:
-    """(rho I + D D^H)^-1 at every frequency: filters `K C H W'` to Hermitian matrices `C C H W'`.
+def gram(filters_hat: FilterSpectra) -> Kernels:
+    """D D^H at every frequency: filters `K C H W'` to Hermitian matrices `1 C C H W'`."""
+    channels = filters_hat.unbind(1)
+    return torch.stack([torch.stack([(f * g.conj()).sum(0) for g in channels]) for f in channels])[None]
+
+
+def woodbury_kernel(gram: Kernels, penalty: float | PerImage) -> Kernels:
+    """(rho I + D D^H)^-1 at every frequency, by Gauss-Jordan elimination, on all the frequencies at once.
+
+    The matrices are Hermitian and positive definite, which need no pivoting.
 
     Args:
-        filters_hat: spectra of the filters, half or full; the kernels are on the same frequencies.
-        penalty: rho > 0.
+        gram: D D^H, `1 C C H W'`.
+        penalty: rho > 0, one for all (`1 C C H W'` is returned) or one for each image (`B C C H W'`).
     """
-    gram = torch.einsum("kchw,kdhw->hwcd", filters_hat, filters_hat.conj())
-    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.inv(gram + penalty * identity).permute(2, 3, 0, 1).contiguous()
+    channels = gram.shape[1]
+    identity = torch.eye(channels, dtype=gram.dtype, device=gram.device).view(1, channels, channels, 1, 1)
+    rho = penalty if isinstance(penalty, float) else penalty.view(-1, 1, 1, 1, 1)
+    matrix = gram + rho * identity
+    inverse = identity.expand_as(matrix).clone()
+    for i in range(channels):
+        pivot = matrix[:, i, i].clone().unsqueeze(1)
+        row, inverse_row = matrix[:, i] / pivot, inverse[:, i] / pivot
+        factors = matrix[:, :, i].clone().unsqueeze(2)
+        matrix, inverse = matrix - factors * row.unsqueeze(1), inverse - factors * inverse_row.unsqueeze(1)
+        matrix[:, i], inverse[:, i] = row, inverse_row
+    return inverse
 
 
 def apply_kernel(kernel: Kernels, images_hat: Spectra) -> Spectra:
     """The C x C product at every frequency: `B C H W'` to `B C H W'`."""
-    return torch.stack([(row * images_hat).sum(1) for row in kernel], 1)
-
-
-def correction(v_hat: PairSpectra, images_hat: Spectra, filters_hat: FilterSpectra, kernel: Kernels) -> PairSpectra:
-    """D^H (rho I + D D^H)^-1 (s - D v): what the x-step of the ADMM adds to v, on full spectra of paired maps.
-
-    By the Woodbury identity v + correction solves (D^H D + rho I) x = D^H s + rho v, so no K x K system appears.
-    """
-    residual = images_hat - real_part(synthesise(v_hat, filters_hat))
-    return analyse(apply_kernel(kernel, residual), filters_hat)
+    return (kernel * images_hat.unsqueeze(1)).sum(2)
 
 
 def relative_residual(

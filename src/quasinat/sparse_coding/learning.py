@@ -4,15 +4,13 @@ from collections.abc import Callable
 
 import torch
 
-from quasinat.arrays import Codes, Filters, Images
-from quasinat.sparse_coding.admm import ADMM
-from quasinat.sparse_coding.chunked import chunks_of, map_chunks
+from quasinat.arrays import Codes, Filters, Images, State
+from quasinat.sparse_coding.auto import Auto
 from quasinat.sparse_coding.dictionary import Dictionary, patches_as_filters
 from quasinat.sparse_coding.filter_update import update_filters
 from quasinat.sparse_coding.problem import SparseCodingProblem
 from quasinat.sparse_coding.proximal import Constraint
-from quasinat.sparse_coding.solution import Solution
-from quasinat.sparse_coding.solve import solve
+from quasinat.sparse_coding.solve import Solver, solve
 from quasinat.sparse_coding.statistics import Statistics, statistics
 
 STATISTICS_BATCH = 64
@@ -28,7 +26,7 @@ def learn_dictionary(
     iterations: int = 8,
     constraint: Constraint = "joint",
     start: Filters | None = None,
-    solver: ADMM | None = None,
+    solver: Solver | None = None,
     seed: int = 0,
     on_iteration: Callable[[int, float], None] | None = None,
 ) -> Dictionary:
@@ -53,7 +51,7 @@ def learn_dictionary(
     Raises:
         InputError: images that cannot be coded (NaN, flat, smaller than the filters).
     """
-    solver = solver or ADMM(tolerance=2e-3, max_steps=200)
+    solver = solver or Auto(tolerance=5e-3)
     generator = torch.Generator().manual_seed(seed)
     if start is None:
         start = patches_as_filters(images, filters=filters, size=size, constraint=constraint, generator=generator)
@@ -70,22 +68,16 @@ def learn_dictionary(
 
 
 def _code(
-    images: Images, filters: Filters, sparsity: float, solver: ADMM, state: Codes | None
-) -> tuple[Codes, Codes, float]:
-    """Codes and solver state of all the images, and the mean objective."""
-
-    def code(chunk: slice) -> Solution:
-        problem = SparseCodingProblem(images[chunk], filters, sparsity)
-        return solve(problem, solver, start=None if state is None else state[chunk])
-
-    parts = map_chunks(code, chunks_of(len(images), *images.shape[-2:]))
-    objective = torch.cat([part.objective for part in parts]).double().mean()
-    return torch.cat([part.codes for part in parts]), torch.cat([part.state for part in parts]), float(objective)
+    images: Images, filters: Filters, sparsity: float, solver: Solver, state: State | None
+) -> tuple[Codes, State, float]:
+    """Sparse codes and solver state of all the images, and the mean objective."""
+    solution = solve(SparseCodingProblem(images, filters, sparsity), solver, start=state, codes="sparse")
+    return solution.codes, solution.state, float(solution.objective.double().mean())
 
 
 def _statistics(codes: Codes, images: Images, size: int) -> Statistics:
-    batches = zip(codes.split(STATISTICS_BATCH), images.split(STATISTICS_BATCH), strict=True)
-    parts = [statistics(z, x, size) for z, x in batches]
+    rows = torch.arange(len(images), device=images.device).split(STATISTICS_BATCH)
+    parts = [statistics(codes.index_select(0, batch).to_dense(), images[batch], size) for batch in rows]
     total = parts[0]
     for part in parts[1:]:
         total = total + part

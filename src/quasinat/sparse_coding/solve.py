@@ -1,70 +1,89 @@
-"""Runs a solver on a problem until every image has converged; each image stops on its own."""
+"""Solves Eq. (2) for a batch with the solver that the caller names."""
+
+from dataclasses import asdict
+from typing import Protocol, get_args, runtime_checkable
 
 import torch
 
-from quasinat.arrays import Codes
-from quasinat.errors import InputError
+from quasinat.arrays import StateBeyond
+from quasinat.errors import UsageError, did_you_mean
 from quasinat.sparse_coding.admm import ADMM
-from quasinat.sparse_coding.convolution import convolve
-from quasinat.sparse_coding.pairs import from_pairs, to_pairs
+from quasinat.sparse_coding.auto import Auto
+from quasinat.sparse_coding.coordinate_descent import CoordinateDescent
+from quasinat.sparse_coding.fused_admm import FusedADMM
+from quasinat.sparse_coding.iterate import IterativeSolver, Layout, iterate
+from quasinat.sparse_coding.masked_admm import MaskedADMM
 from quasinat.sparse_coding.problem import SparseCodingProblem
-from quasinat.sparse_coding.solution import Result, Solution
+from quasinat.sparse_coding.solution import Solution, among_unsolved
+
+
+@runtime_checkable
+class WholeSolver(Protocol):
+    """A solver with a loop of its own, as coordinate descent has."""
+
+    @property
+    def tolerance(self) -> float: ...
+    @property
+    def max_steps(self) -> int: ...
+    def solve(
+        self, problem: SparseCodingProblem, start: StateBeyond | None = None, codes: Layout = "dense"
+    ) -> Solution: ...
+
+
+Solver = IterativeSolver | WholeSolver
+SOLVERS: dict[str, type[Solver]] = {
+    "auto": Auto,
+    "admm": ADMM,
+    "coordinate-descent": CoordinateDescent,
+    "fused-admm": FusedADMM,
+}
 
 
 @torch.no_grad()
-def solve(problem: SparseCodingProblem, solver: ADMM | None = None, *, start: Codes | None = None) -> Solution:
+def solve(
+    problem: SparseCodingProblem,
+    solver: str | Solver = "auto",
+    *,
+    start: StateBeyond | None = None,
+    codes: Layout = "dense",
+) -> Solution:
     """Solves Eq. (2) for a batch; what an image gets does not depend on the others.
 
     Args:
-        problem: images `B C H W`, filters `K C S S` and lambda.
-        solver: its hyperparameters; `ADMM()` if none is given.
-        start: the `state` of an earlier solution of the same shape, to start from instead of zero.
+        problem: images `B C H W`, filters `K C S S`, lambda, and perhaps a boundary and a mask.
+        solver: an instance, or a name in `SOLVERS` (its defaults then); "auto" runs what suits the problem.
+        start: the `state` of an earlier solution by the same solver, to start from instead of zero. The images, the
+            filters or lambda may have changed; their shapes may not.
+        codes: whether the solution's codes are "dense" or a coalesced "sparse" COO tensor.
 
     Returns:
-        A `Solution`. An image that did not converge says so in `result`; nothing fails silently.
+        A `Solution`. An image that did not converge says so in `result` and `failures`; nothing fails silently.
 
     Raises:
         InputError: `start` is a state of another problem's shape.
+        UsageError: an unknown solver or layout, or a solver that knows no masks on a problem with one.
     """
-    shape = (len(problem.images), len(problem.filters), *problem.images.shape[-2:])
-    if start is not None and start.shape != shape:
-        raise InputError(
-            f"the start has shape {tuple(start.shape)}, the codes of this problem {shape}",
-            "pass the state of a solution of the same images and filters, or none",
-        )
-    solver = solver or ADMM()
-    state = solver.init(problem) if start is None else to_pairs(start)
-    # Where zero is the optimum the relative residual of the iteration stays at 1 for ever; it is known beforehand.
-    zero = problem.largest_sparsity() <= problem.sparsity
-    state[zero] = 0
-    steps = torch.where(zero, 0, solver.max_steps).cpu()
-    result = torch.where(zero, Result.converged, Result.max_steps_reached).cpu()
+    if codes not in get_args(Layout):
+        raise UsageError(f"unknown layout {codes!r} of the codes", did_you_mean(str(codes), list(get_args(Layout))))
+    chosen = chosen_solver(problem, solver)
+    if not problem.strict:
+        readable = problem.readable()
+        if not bool(readable.all()):
+            kept = None if start is None else start.index_select(0, readable.nonzero().flatten())
+            return among_unsolved(solve(problem.select(readable), chosen, start=kept, codes=codes), readable)
+    if isinstance(chosen, WholeSolver):
+        return chosen.solve(problem, start=start, codes=codes)
+    return iterate(problem, chosen, start, codes)
 
-    active, current = (~zero).nonzero().flatten(), state[~zero]
-    everything = solver.prepare(problem)
-    prepared = everything.keep(~zero)
-    for step in range(1, solver.max_steps + 1):
-        if len(active) == 0:
-            break
-        before, current = current, solver.step(prepared, current)
-        if step % solver.check_every and step != solver.max_steps:
-            continue
-        residual = solver.residual(prepared, before, current)
-        ended = (residual <= solver.tolerance) | ~residual.isfinite()
-        if bool(ended.any()):
-            done = active[ended]
-            state[done], steps[done.cpu()] = current[ended], step
-            result[done.cpu()] = torch.where(residual[ended].isfinite(), Result.converged, Result.not_finite).cpu()
-            active, current, prepared = active[~ended], current[~ended], prepared.keep(~ended)
-    state[active] = current
 
-    count = len(problem.filters)
-    codes = from_pairs(solver.sparse(everything, state), count)
-    return Solution(
-        codes=codes,
-        reconstruction=convolve(problem.filters, codes),
-        objective=problem.objective(codes),
-        steps=steps.to(state.device),
-        result=result.to(state.device),
-        state=from_pairs(state, count),
-    )
+def chosen_solver(problem: SparseCodingProblem, solver: str | Solver) -> Solver:
+    """The instance that `solve` runs for what the caller names."""
+    if isinstance(solver, str):
+        if solver not in SOLVERS:
+            raise UsageError(f"unknown solver {solver!r}", did_you_mean(solver, list(SOLVERS)))
+        solver = SOLVERS[solver]()
+    if problem.mask is None or isinstance(solver, MaskedADMM | WholeSolver):
+        return solver
+    if isinstance(solver, ADMM):
+        return MaskedADMM(**asdict(solver))
+    raise UsageError(f"{type(solver).__name__} knows no masks", "use ADMM() on a problem with a mask")

@@ -1,0 +1,60 @@
+"""Which solver runs, and what happens to images whose codes are not sparse."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from quasinat.errors import UsageError
+from quasinat.sparse_coding import ADMM, SOLVERS, Auto, CoordinateDescent, Result, SparseCodingProblem, solve
+from quasinat.sparse_coding.coordinate_descent import available
+
+from .conftest import problem_of
+
+needs_kernel = pytest.mark.skipif(available() is not None, reason=f"coordinate descent: {available()}")
+
+
+@needs_kernel
+def test_the_solution_says_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = problem_of(images=2)
+    assert solve(problem).solver == "coordinate-descent"
+    assert solve(replace(problem, mask=torch.ones(16, 16))).solver == "masked-admm"
+    assert solve(replace(problem, sparsity=0.0)).solver == "admm"
+    monkeypatch.setenv("QUASINAT_NO_KERNEL", "1")
+    without = solve(problem)
+    assert without.solver == "admm"
+    monkeypatch.delenv("QUASINAT_NO_KERNEL")
+    torch.testing.assert_close(without.objective, solve(problem).objective, rtol=2e-2, atol=0)
+
+
+@needs_kernel
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+def test_images_that_are_not_sparse_go_to_the_admm_each_on_its_own(layout: str) -> None:
+    problem = problem_of(images=4, channels=3)
+    scales = torch.tensor([1.0, 30.0, 0.5, 20.0], dtype=torch.float64).view(4, 1, 1, 1)
+    problem = SparseCodingProblem(problem.images * scales, problem.filters, 0.05)
+    solver = Auto(tolerance=1e-3, max_steps=8)
+    solution = solve(problem, solver, codes=layout)
+    assert solution.solver == "coordinate-descent, 2 of 4 images by admm"
+    assert solution.result.tolist() == [Result.converged] * 4
+    codes = solution.codes.to_dense()
+    torch.testing.assert_close(solution.objective, problem.objective(codes))
+    optimum = solve(problem, CoordinateDescent(tolerance=1e-6, max_steps=50000)).objective
+    torch.testing.assert_close(solution.objective, optimum, rtol=1e-3, atol=0)
+    for image in range(4):
+        alone = solve(SparseCodingProblem(problem.images[image : image + 1], problem.filters, 0.05), solver)
+        torch.testing.assert_close(alone.codes[0], codes[image], rtol=0, atol=1e-10)
+    if layout == "sparse":
+        assert solution.codes.is_coalesced()
+        torch.sparse_coo_tensor(solution.codes.indices(), solution.codes.values(), codes.shape, check_invariants=True)
+    again = solve(problem, solver, start=solution.state)
+    torch.testing.assert_close(again.objective, optimum, rtol=1e-3, atol=0)
+
+
+def test_solvers_have_names() -> None:
+    problem = problem_of()
+    for name, kind in SOLVERS.items():
+        assert kind.name == name
+    torch.testing.assert_close(solve(problem, "admm").codes, solve(problem, ADMM()).codes)
+    with pytest.raises(UsageError, match="unknown solver 'adm'; did you mean 'admm'"):
+        solve(problem, "adm")

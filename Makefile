@@ -1,5 +1,6 @@
 # Two commands, each doing all its own set-up in .venv:
 #   make demo    the whole method on real photographs, ending in a table and a page   (ARGS="--preset tiny" for a quick one)
+#   make bench   the solvers against their goals and SPORCO, ten minutes (ARGS="--root DIR" for CIFAR-10 and ImageNet)
 #   make test    lint, types and tests with coverage
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,10 +9,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 BUILT_FROM := pyproject.toml setup.py constraints.txt src/quasinat/sparse_coding/_kernels/coordinate_descent.cpp
 ARGS ?=
 
-.PHONY: demo test install install-dev format clean
+.PHONY: demo bench test install install-dev format clean
 
 demo: install
 	$(BIN)/quasinat demo $(ARGS)
+
+bench: install-dev
+	$(BIN)/python benchmarks/sparse_coding.py $(ARGS)
 
 test: install-dev
 	$(BIN)/ruff check .

@@ -7,7 +7,11 @@ import sys
 
 from setuptools import Extension, setup
 
-FLAGS = ["/O2", "/std:c++17"] if sys.platform == "win32" else ["-O3", "-std=c++17", "-fvisibility=hidden", "-pthread"]
+FLAGS = (
+    ["/O2", "/std:c++17"]
+    if sys.platform == "win32"
+    else ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-pthread"]
+)
 
 setup(
     ext_modules=[

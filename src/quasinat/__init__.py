@@ -20,9 +20,12 @@ from quasinat.evaluation import Accuracy, accuracy, psnr
 from quasinat.layer import SparseTransformationLayer, project
 from quasinat.sparse_coding import (
     ADMM,
+    CoordinateDescent,
     Dictionary,
     Identity,
+    Implicit,
     SparseCodingProblem,
+    Unrolled,
     learn_dictionary,
     solve,
 )
@@ -35,10 +38,12 @@ __all__ = [
     "ADMM",
     "L2",
     "Accuracy",
+    "CoordinateDescent",
     "Defended",
     "Dictionary",
     "Dissimilarity",
     "Identity",
+    "Implicit",
     "InputError",
     "Linf",
     "OutputError",
@@ -46,6 +51,7 @@ __all__ = [
     "SparseCodingProblem",
     "SparseTransformationLayer",
     "Strata",
+    "Unrolled",
     "UsageError",
     "accuracy",
     "attacks",

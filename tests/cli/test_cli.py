@@ -48,6 +48,18 @@ def test_the_demo_ends_in_a_table_and_a_page(
     assert results["settings"]["filters"] == micro.filters
 
 
+def test_info_says_which_solvers_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["info"]) == 0
+    printed = capsys.readouterr().out
+    assert "solver coordinate-descent" in printed
+    monkeypatch.setenv("QUASINAT_NO_KERNEL", "1")
+    assert cli.run(["info", "--json"]) == 0
+    facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert facts["solver coordinate-descent"] == "the kernel is switched off by QUASINAT_NO_KERNEL"
+    assert facts["solver auto"].startswith("admm on a CPU")
+    assert facts["quasinat"] == __version__
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "parts"),
     [

@@ -19,7 +19,7 @@ SOLVERS = ["admm", "auto", *([] if available() else ["coordinate-descent"])]
 TIGHT = ADMM(tolerance=1e-6, max_steps=20000)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     channels=st.integers(1, 3),
     steps=st.sampled_from([0, 1, 3, 10, 40]),

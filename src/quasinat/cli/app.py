@@ -6,6 +6,7 @@ import typer
 
 import quasinat
 from quasinat.cli.demo import demo
+from quasinat.cli.info import info
 
 app = typer.Typer(
     name="quasinat",
@@ -16,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command()(demo)
+app.command()(info)
 
 
 def _version(wanted: bool) -> bool:

@@ -2,7 +2,7 @@
 
 from quasinat.sparse_coding.adjoint import Adjoint, Identity, Implicit, Unrolled, reconstruct
 from quasinat.sparse_coding.admm import ADMM
-from quasinat.sparse_coding.auto import Auto
+from quasinat.sparse_coding.auto import Auto, solvers_here
 from quasinat.sparse_coding.convolution import convolve, correlate
 from quasinat.sparse_coding.coordinate_descent import CoordinateDescent
 from quasinat.sparse_coding.dictionary import Dictionary
@@ -40,6 +40,7 @@ __all__ = [
     "reconstruct",
     "soft_threshold",
     "solve",
+    "solvers_here",
     "statistics",
     "tikhonov_split",
     "update_filters",

@@ -3,8 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
+
 from quasinat.arrays import StateBeyond
 from quasinat.sparse_coding import coordinate_descent, fused_admm
+from quasinat.sparse_coding._kernels import binding
 from quasinat.sparse_coding.admm import ADMM
 from quasinat.sparse_coding.coordinate_descent import CoordinateDescent
 from quasinat.sparse_coding.fused_admm import FusedADMM
@@ -67,3 +70,16 @@ class Auto:
 
     def _dense(self) -> ADMM:
         return ADMM(tolerance=self.tolerance / 10)
+
+
+def solvers_here() -> dict[str, str]:
+    """What each solver runs on here, or why it cannot run; "auto" says what it takes for ordinary images."""
+    kernel = coordinate_descent.available()
+    fused = fused_admm.available(torch.device("cuda"))
+    on_cpu = "admm" if kernel else "coordinate-descent"
+    return {
+        "coordinate-descent": kernel or f"CPU, compiled kernel with {binding.instruction_set()}",
+        "admm": "CPU and CUDA, plain torch",
+        "fused-admm": fused or "CUDA, Triton",
+        "auto": f"{on_cpu} on a CPU, {'admm' if fused else 'fused-admm'} on CUDA",
+    }

@@ -171,8 +171,10 @@ def available(device: torch.device) -> str | None:
         return "Triton is not installed"
     if os.environ.get("TRITON_INTERPRET", "").lower() in {"1", "on", "true", "yes", "y"}:
         return None
-    if device.type != "cuda" or not torch.cuda.is_available():
+    if device.type != "cuda":
         return f"its kernels need a CUDA device, and this is {device.type}"
+    if not torch.cuda.is_available():
+        return "its kernels need a CUDA device, and this machine has none"
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "Triton finds no C compiler (gcc or clang), with which it builds its launcher"
     return None

@@ -39,7 +39,8 @@ class _Sparse(Structure):
 
 class _Report(Structure):
     _fields_ = [
-        (name, c_void_p) for name in ("reconstruction", "objective", "gap", "violation", "steps", "result", "count")
+        (name, c_void_p)
+        for name in ("reconstruction", "objective", "gap", "violation", "steps", "result", "count", "visits")
     ]
 
 
@@ -61,6 +62,7 @@ class Report(NamedTuple):
     steps: Tensor
     result: Tensor
     entries: Tensor
+    visits: Tensor
 
 
 @functools.cache
@@ -94,7 +96,7 @@ def solve(images: Tensor, filters: Tensor, options: Options, start: SparseCodes 
     shape, suffix, loaded = _shape_of(images, filters), SUFFIXES[images.dtype], _loaded()
     batch = len(images)
     doubles = [torch.empty(batch, dtype=torch.float64) for _ in range(3)]
-    integers = [torch.empty(batch, dtype=torch.int64) for _ in range(3)]
+    integers = [torch.empty(batch, dtype=torch.int64) for _ in range(4)]
     report = Report(torch.empty_like(images), *doubles, *integers)
     handle = getattr(loaded, f"quasinat_solve_{suffix}")(
         byref(shape),

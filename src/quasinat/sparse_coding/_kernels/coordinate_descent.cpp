@@ -67,7 +67,7 @@ template <class Real> struct Sparse {
 template <class Real> struct Report {
   Real *reconstruction;
   double *objective, *gap, *violation;
-  int64_t *steps, *result, *count;
+  int64_t *steps, *result, *count, *visits;
 };
 
 enum { CONVERGED = 0, MAX_STEPS_REACHED = 1, NOT_FINITE = 2 };
@@ -384,6 +384,7 @@ template <class Real> struct Band {
   int first, last;
   std::vector<Entry<Real>> entries;
   double energy, correlation, l1, violation, step;
+  int64_t visits;  // of entries, by the descent
   Real peak;
   bool finite;
 };
@@ -407,7 +408,7 @@ template <class Real, int ROWS> class Solver {
   void load(const Real *image, const Sparse<Real> &start, int64_t index) {
     x.load(image);
     r.pixels = x.pixels;
-    for (Band<Real> &band : bands) band.entries.clear();
+    for (Band<Real> &band : bands) band.entries.clear(), band.visits = 0;
     if (!start.offsets) return;
     for (int64_t i = start.offsets[index]; i < start.offsets[index + 1]; ++i) {
       const Entry<Real> entry = entry_at(shape, start.places[i], start.values[i]);
@@ -455,6 +456,8 @@ template <class Real, int ROWS> class Solver {
     report.gap[index] = last.gap;
     report.violation[index] = last.violation / lambda;
     report.steps[index] = steps;
+    report.visits[index] = 0;
+    for (const Band<Real> &band : bands) report.visits[index] += band.visits;
     report.count[index] = codes.places.size();
     report.result[index] = !last.finite                                           ? NOT_FINITE
                            : last.gap <= options.tolerance * last.objective ? CONVERGED
@@ -535,6 +538,7 @@ template <class Real, int ROWS> class Solver {
   // One pass over a band's working set.
   void descend(Band<Real> &band) {
     double largest = 0;
+    band.visits += band.entries.size();
     for (Entry<Real> &entry : band.entries) {
       const Real energy = bank.energy[entry.k];
       const Real b = entry.value * energy + inner<Real, ROWS>(bank, bank.atom(entry.k), r.at(entry.y, entry.x), r.stride);

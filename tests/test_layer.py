@@ -12,7 +12,20 @@ from quasinat.data import photograph
 from quasinat.errors import InputError, UsageError
 from quasinat.files import read_tensors, write_tensors
 from quasinat.layer import SparseTransformationLayer, project
-from quasinat.sparse_coding import ADMM, Dictionary, Identity, SparseCodingProblem, project_unit_norm, solve
+from quasinat.sparse_coding import (
+    ADMM,
+    Adjoint,
+    Auto,
+    CoordinateDescent,
+    Dictionary,
+    Identity,
+    Implicit,
+    Solver,
+    SparseCodingProblem,
+    Unrolled,
+    project_unit_norm,
+    solve,
+)
 from quasinat.strata import DenoisingAutoencoder, Split, Strata, split_bands
 from sparse_coding.unchecked import unchecked
 
@@ -145,6 +158,15 @@ def test_the_sparser_the_further() -> None:
 # Files
 
 
+@pytest.mark.parametrize(
+    "solver", [Auto(tolerance=0.05), CoordinateDescent(passes=3), ADMM(storage=torch.bfloat16, adaptive=True)]
+)
+def test_a_file_keeps_the_solver(solver: Solver, tmp_path: Path) -> None:
+    layer = SparseTransformationLayer(None, [dictionary_of(3)], 0.05, solver=solver)
+    layer.save(tmp_path / "layer.stl")
+    assert SparseTransformationLayer.load(tmp_path / "layer.stl").solver == solver
+
+
 @pytest.mark.parametrize("split", ["tikhonov", "none"])
 @pytest.mark.parametrize("make", [universal, stratified])
 def test_a_file_gives_the_same_layer(
@@ -214,6 +236,47 @@ def test_a_gradient_must_be_named() -> None:
     weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
     (gradient,) = torch.autograd.grad((output * weights).sum(), images)
     assert gradient.equal(weights)
+
+
+@pytest.mark.parametrize("split", ["tikhonov", "none"])
+@pytest.mark.parametrize("make", [universal, stratified])
+def test_the_implicit_gradient_is_that_of_finite_differences(
+    make: Callable[..., SparseTransformationLayer], split: Split, generator: torch.Generator
+) -> None:
+    layer = make(split=split).double()
+    layer.solver = CoordinateDescent(tolerance=1e-12, max_steps=5000)
+    images = images_of(3, 4).double() * 0.8 + 0.1
+    if layer.strata is not None:  # whose network is float32 in use; the stratum is held fixed anyway
+        members = layer.stratum(images)
+        layer.stratum = lambda _: members  # type: ignore[method-assign]
+    weights = torch.randn(images.shape, generator=generator, dtype=torch.float64)
+    leaf = images.clone().requires_grad_()
+    exact = layer.with_adjoint(Implicit(forward_tolerance=1e-12, tolerance=1e-12))
+    (gradient,) = torch.autograd.grad((exact(leaf) * weights).sum(), leaf)
+    for _ in range(3):
+        direction = torch.randn(images.shape, generator=generator, dtype=torch.float64)
+        ends = [(layer(images + sign * 1e-7 * direction) * weights).sum() for sign in (1, -1)]
+        expected = float(ends[0] - ends[1]) / 2e-7
+        assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_other_gradients_differ_from_the_true_one_as_they_should() -> None:
+    layer, images = stratified(), images_of(3, 6) * 0.8 + 0.1
+    weights = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+
+    def gradient(adjoint: Adjoint, rows: slice = slice(None)) -> Tensor:
+        leaf = images[rows].clone().requires_grad_()
+        output = layer.with_adjoint(adjoint)(leaf)
+        torch.testing.assert_close(output.detach(), layer(images[rows]), rtol=0, atol=0.02)
+        return torch.autograd.grad((output * weights[rows]).sum(), leaf)[0]
+
+    true = gradient(Implicit())
+    cosines = [
+        float(torch.cosine_similarity(gradient(a).flatten(), true.flatten(), 0)) for a in (Identity(), Unrolled())
+    ]
+    assert cosines[0] < cosines[1] - 0.05
+    assert cosines[1] > 0.9
+    torch.testing.assert_close(gradient(Implicit(), slice(2, 3))[0], true[2], rtol=0, atol=1e-5)
 
 
 # What is refused

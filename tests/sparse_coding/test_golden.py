@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from quasinat.sparse_coding import ADMM, Result, SparseCodingProblem, convolve, solve, tikhonov_split
+from quasinat.sparse_coding import ADMM, CoordinateDescent, Result, SparseCodingProblem, convolve, solve, tikhonov_split
+from quasinat.sparse_coding.coordinate_descent import available
 
 NAMES = ["g032_00_clean", "g032_03_adv", "g032_07_clean", "g064_100_clean"]
 
@@ -41,6 +42,24 @@ def test_objective_is_the_converged_optimum(golden: Path, name: str) -> None:
     assert float(solution.objective) == pytest.approx(optimum, rel=1e-4)
     reconstruction = file["sl"] + solution.reconstruction
     torch.testing.assert_close(reconstruction, file["reconstruction"], rtol=0, atol=0.03)
+
+
+@pytest.mark.skipif(available() is not None, reason=f"coordinate descent: {available()}")
+@pytest.mark.parametrize("name", NAMES)
+def test_coordinate_descent_is_at_the_converged_optimum(golden: Path, name: str) -> None:
+    """Objective within 1e-4, reconstruction within 1e-3 of one made in float64 at a tight tolerance."""
+    file = stored(golden / f"{name}.npz")
+    with np.load(golden / f"Fstar_{name[1:4]}.npz") as optima:
+        optimum = float(optima["Fstar"][list(optima["names"]).index(f"{name}.npz")])
+    problem = SparseCodingProblem(file["sh"], file["basis"], float(file["lmbda"]))
+    solution = solve(problem, CoordinateDescent(tolerance=1e-3))
+    assert float(solution.objective) == pytest.approx(optimum, rel=1e-4)
+    exact = SparseCodingProblem(file["sh"].double(), file["basis"].double(), float(file["lmbda"]))
+    tight = solve(exact, CoordinateDescent(tolerance=1e-9, max_steps=5000)).reconstruction
+    close = solve(problem, CoordinateDescent(tolerance=1e-4)).reconstruction
+    torch.testing.assert_close(close.double(), tight, rtol=0, atol=1e-3)
+    admm = solve(problem, ADMM(tolerance=5e-5, max_steps=2000)).reconstruction
+    torch.testing.assert_close(admm.double(), tight, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES[:1])

@@ -383,7 +383,7 @@ template <class Real, int V> ALWAYS_INLINE void strongest(const Bank<Real> &bank
 template <class Real> struct Band {
   int first, last;
   std::vector<Entry<Real>> entries;
-  double energy, correlation, l1, violation, step;
+  double energy, explained, l1, violation, step;
   int64_t visits;  // of entries, by the descent
   Real peak;
   bool finite;
@@ -488,7 +488,7 @@ template <class Real, int ROWS> class Solver {
     entries.erase(std::remove_if(entries.begin(), entries.end(), [](const Entry<Real> &e) { return e.value == 0; }),
                   entries.end());
     std::vector<int> before(entries.size());
-    band.violation = band.l1 = 0;
+    band.violation = band.l1 = band.explained = 0;
     for (size_t e = 0; e < entries.size(); ++e) {
       const Entry<Real> &entry = entries[e];
       int &newest_here = newest[entry.y * shape.width + entry.x];
@@ -497,6 +497,7 @@ template <class Real, int ROWS> class Solver {
       const Real b = inner<Real, ROWS>(bank, bank.atom(entry.k), r.at(entry.y, entry.x), r.stride);
       band.violation = std::max(band.violation, double(std::abs(b - (entry.value > 0 ? lambda : -lambda))));
       band.l1 += std::abs(entry.value);
+      band.explained += double(b) * entry.value;
     }
     band.peak = 0;
     for (int y = band.first; y < band.last; ++y)
@@ -515,24 +516,24 @@ template <class Real, int ROWS> class Solver {
         }
       }
     band.energy = r.dot(r, band.first, band.last);
-    band.correlation = r.dot(x, band.first, band.last);
     band.finite = std::isfinite(band.energy) && std::isfinite(band.l1) && std::isfinite(band.violation);
   }
 
-  // With s r dual feasible for s <= lambda / max |D^T r|: gap = 1/2 |r|^2 + lambda |z|_1 - (s <r, x> - s^2/2 |r|^2).
+  // s r is dual feasible for |s| <= lambda / max |D^T r|; its gap, 1/2 (1 - s)^2 |r|^2 + sum (lambda |z| - s z D^T r), is
+  // written with terms that are not negative, so that nothing is lost to a difference of large numbers.
   Summary summary() const {
-    double energy = 0, correlation = 0, l1 = 0, peak = 0, violation = 0;
+    double energy = 0, explained = 0, l1 = 0, peak = 0, violation = 0;
     bool finite = true;
     for (const Band<Real> &band : bands) {
-      energy += band.energy, correlation += band.correlation, l1 += band.l1;
+      energy += band.energy, explained += band.explained, l1 += band.l1;
       peak = std::max(peak, double(band.peak)), violation = std::max(violation, band.violation);
       finite = finite && band.finite;
     }
     const double objective = energy / 2 + lambda * l1;
-    double s = peak > lambda ? lambda / peak : 1;
-    if (energy > 0) s = std::max(-s, std::min(s, correlation / energy));
-    const double gap = objective - (s * correlation - s * s / 2 * energy);
-    return {objective, std::max(gap, 0.0), peak, std::max(violation, peak - lambda), finite};
+    const double limit = peak > lambda ? lambda / peak : 1, best = energy > 0 ? 1 + explained / energy : 1;
+    const double s = std::max(-limit, std::min(limit, best));
+    const double gap = (1 - s) * (1 - s) * energy / 2 + std::max(lambda * l1 - s * explained, 0.0);
+    return {objective, gap, peak, std::max(violation, peak - lambda), finite};
   }
 
   // One pass over a band's working set.

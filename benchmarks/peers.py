@@ -4,11 +4,11 @@
     peers/bin/pip install sporco scico celer skglm scikit-learn dicodile mpich
     OMP_NUM_THREADS=1 taskset -c 1 peers/bin/python benchmarks/peers.py --cifar DIR --filters FILE.npz
 
-It needs SPORCO, for the split and the optimum, and nothing of quasinat. Each peer runs alone on every image, from zero,
-with the least effort (iterations, or a tolerance) that gets its codes below the gap; that run is then timed. The effort
-is found by search, which favours the peer: it never pays for a stopping rule. What depends on the filters alone (an
-explicit matrix, a Lipschitz constant) and what JAX and Numba compile is made before the clock starts. One NumPy
-function evaluates everyone's codes, in float64.
+It needs SPORCO, for the split and the optimum; quasinat is one of the peers (`PYTHONPATH=src`, torch installed). Each
+runs alone on every image, from zero, with the least effort (iterations, or a tolerance) that gets its codes below the
+gap; that run is then timed. The effort is found by search, which favours the peer: it never pays for a stopping rule.
+What depends on the filters alone (an explicit matrix, a Lipschitz constant) and what JAX and Numba compile is made
+before the clock starts. One NumPy function evaluates everyone's codes, in float64.
 
 | posed as | the problem |
 | --- | --- |
@@ -237,7 +237,35 @@ def dicodile(image: Array, filters: Array, lmbda: float, effort: int) -> Array:
     return codes
 
 
+def _quasinat(image: Array, filters: Array, lmbda: float, solver: Any) -> Array:
+    import torch
+
+    from quasinat.sparse_coding import SparseCodingProblem, solve
+
+    torch.set_num_threads(1)
+    images = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
+    bank = torch.from_numpy(np.ascontiguousarray(filters.transpose(3, 2, 0, 1)))
+    return solve(SparseCodingProblem(images, bank, lmbda), solver).codes[0].permute(1, 2, 0).numpy()
+
+
+def quasinat_descent(image: Array, filters: Array, lmbda: float, effort: int) -> Array:
+    """Our coordinate descent, stopping rule and dense codes included."""
+    from quasinat.sparse_coding import CoordinateDescent
+
+    return _quasinat(image, filters, lmbda, CoordinateDescent(tolerance=tolerance(effort), threads=1))
+
+
+def quasinat_admm(image: Array, filters: Array, lmbda: float, effort: int) -> Array:
+    """Our ADMM for a number of steps, without residual checks but the last."""
+    from quasinat.sparse_coding import ADMM
+
+    steps = iterations(effort)
+    return _quasinat(image, filters, lmbda, ADMM(tolerance=0.0, max_steps=steps, check_every=steps))
+
+
 PEERS: dict[str, Peer] = {
+    "quasinat CoordinateDescent": quasinat_descent,
+    "quasinat ADMM": quasinat_admm,
     "sporco admm.cbpdn, defaults": sporco_admm,
     "sporco admm.cbpdn, rho = 25 lambda": sporco_admm_fixed,
     "sporco admm.parcbpdn": sporco_parallel,

@@ -1,5 +1,7 @@
 """The benchmark's numbers as Markdown: each goal beside its figure, then the details."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 
@@ -18,14 +20,25 @@ def _goals(results: dict[str, Any]) -> list[str]:
         faster = results["one thread"][size]["times faster"]
         name = f"one thread, {size} px, to a gap of 0.1 %: times faster than SPORCO's recipe"
         figure = faster["coordinate-descent"]
-        lines.append(_row(f"{name}, coordinate descent", f">= {least}", f"{figure:.0f}", figure >= least))
-        lines.append(_row(f"{name}, ADMM", ">= 5", f"{faster['admm']:.1f}", faster["admm"] >= 5))
+        lines.append(
+            _row(f"{name} of every image, coordinate descent", f">= {least}", f"{figure:.0f}", figure >= least)
+        )
+        mean, worst = faster["admm, in the mean"], faster["admm"]
+        lines.append(_row(f"{name} in the mean, ADMM", ">= 5", f"{mean:.1f}", mean >= 5))
+        lines.append(_row(f"{name} of every image, ADMM", "-", f"{worst:.1f}", True))
     for name, figure in results["two threads"].items():
         goal = ">= 1.8" if name.startswith("a batch") else "-"
         lines.append(_row(f"two threads against one, {name}", goal, f"{figure:.2f}", goal == "-" or figure >= 1.8))
     lines += _whole_set(results["whole set"])
     ratio = results["scaling"]["largest over smallest"]
-    lines.append(_row("cost per pixel, 32 to 512 px, largest over smallest", "<= 1.15", f"{ratio:.2f}", ratio <= 1.15))
+    lines.append(
+        _row(
+            "cost per pixel to a gap of 0.1 %, 32 to 512 px, largest over smallest",
+            "<= 1.15",
+            f"{ratio:.2f}",
+            ratio <= 1.15,
+        )
+    )
     large = results["large image"]
     slowest = large["seconds, slowest"]
     figure = f"{large['seconds, median of 8 images']:.3f} s, slowest of 8 {slowest:.3f} s"
@@ -108,7 +121,13 @@ def _scaling(results: dict[str, Any]) -> list[str]:
     return [
         "| side, px | " + " | ".join(sizes) + " |",
         "| --- |" + " ---: |" * len(sizes),
-        "| microseconds per pixel | " + " | ".join(f"{value / 1e3:.2f}" for value in sizes.values()) + " |",
+        "| microseconds per pixel, every picture within 0.1 % | "
+        + " | ".join(f"{value / 1e3:.2f}" for value in sizes.values())
+        + " |",
+        "| at a tolerance of | " + " | ".join(f"{value:g}" for value in part["tolerance"].values()) + " |",
+        "| microseconds per pixel, certified within 1 % | "
+        + " | ".join(f"{value / 1e3:.2f}" for value in part["nanoseconds per pixel, certified 1 %"].values())
+        + " |",
         "",
         "| side, px | " + " | ".join(part["bytes per pixel"]) + " |",
         "| --- |" + " ---: |" * len(part["bytes per pixel"]),
@@ -127,3 +146,45 @@ def _gradients(results: dict[str, Any]) -> list[str]:
             f"{row['cosine with the true gradient']:.4f} |"
         )
     return lines
+
+
+def peers_table(measured: dict[str, Any]) -> str:
+    """The page of `peers.json`, the quickest first; a pure function of it."""
+    lines = [
+        "| package | the problem as | ms per image | version |",
+        "| --- | --- | ---: | --- |",
+    ]
+    for row in sorted(measured["peers"], key=lambda row: row["seconds_per_image"]):
+        name = f"{row['peer']} | {row['posed_as']}"
+        lines.append(f"| {name} | {1e3 * row['seconds_per_image']:.1f} | {row['version']} |")
+    return "\n".join([*lines, ""])
+
+
+def machine_line(results: dict[str, Any]) -> str:
+    """What the numbers were measured on."""
+    part = results["machine"]
+    return (
+        f"{part['processor']}, {part['cores']} cores, kernel with {part['kernel']}; Python {part['python']}, torch "
+        f"{part['torch']}, numpy {part['numpy']}, sporco {part['sporco']}; {part['date']}."
+    )
+
+
+def update(page: str, sections: dict[str, str]) -> str:
+    """`page` with what stands between `<!-- NAME -->` and `<!-- end -->` replaced by the section of that name."""
+    for name, text in sections.items():
+        start, end = page.index(f"<!-- {name} -->\n") + len(f"<!-- {name} -->\n"), "<!-- end -->"
+        page = page[:start] + text.rstrip("\n") + "\n" + page[page.index(end, start) :]
+    return page
+
+
+def sections(folder: Path) -> dict[str, str]:
+    """The measured sections of `docs/performance.md`, out of the result files in `folder`."""
+    results = json.loads((folder / "results.json").read_text())
+    peers = json.loads((folder / "peers.json").read_text())
+    return {"machine": machine_line(results), "table": table(results), "peers": peers_table(peers)}
+
+
+if __name__ == "__main__":
+    root = Path(__file__).resolve().parents[1]
+    path = root / "docs" / "performance.md"
+    path.write_text(update(path.read_text(), sections(root / "results" / "performance")))

@@ -23,6 +23,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <thread>
 #include <utility>
@@ -563,16 +564,24 @@ template <class Real, int ROWS> class Solver {
   int64_t steps = 0;
 };
 
-// Calls work(index, slot) for every image, `threads` at a time.
+// Calls work(index, slot) for every image, `threads` at a time; what one throws is thrown once all have ended.
 template <class Work> void for_each_image(int64_t batch, int threads, Work work) {
   std::atomic<int64_t> next{0};
+  std::exception_ptr failure;
+  std::mutex guard;
   auto loop = [&](int slot) {
-    for (int64_t index; (index = next.fetch_add(1)) < batch;) work(index, slot);
+    try {
+      for (int64_t index; (index = next.fetch_add(1)) < batch;) work(index, slot);
+    } catch (...) {
+      std::lock_guard<std::mutex> hold(guard);
+      failure = std::current_exception();
+    }
   };
   std::vector<std::thread> others;
   for (int slot = 1; slot < threads; ++slot) others.emplace_back(loop, slot);
   loop(0);
   for (std::thread &other : others) other.join();
+  if (failure) std::rethrow_exception(failure);
 }
 
 template <class Real, int ROWS>

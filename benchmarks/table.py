@@ -11,14 +11,15 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _row(goal: str, wanted: str, figure: str, met: bool | None) -> str:
-    return f"| {goal} | {wanted} | {figure} | {'not measured' if met is None else 'yes' if met else '**no**'} |"
+    verdict = "not measured" if met is None else "" if wanted == "-" else "yes" if met else "**no**"
+    return f"| {goal} | {wanted} | {figure} | {verdict} |"
 
 
 def _goals(results: dict[str, Any]) -> list[str]:
     lines = ["| what | goal | figure | met |", "| --- | --- | --- | --- |"]
     for size, least in (("32", 25), ("64", 20), ("224", 12)):
         faster = results["one thread"][size]["times faster"]
-        name = f"one thread, {size} px, to a gap of 0.1 %: times faster than SPORCO's recipe"
+        name = f"one thread, {size} px, times faster than SPORCO's recipe, to a gap of 0.1 %"
         figure = faster["coordinate-descent"]
         lines.append(
             _row(f"{name} of every image, coordinate descent", f">= {least}", f"{figure:.0f}", figure >= least)

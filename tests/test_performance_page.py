@@ -6,6 +6,8 @@ from types import ModuleType
 
 import pytest
 
+from quasinat.files import read_json
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
 
@@ -32,3 +34,12 @@ def test_an_older_page_would_be_noticed(tables: ModuleType) -> None:
     measured = tables.sections(ROOT / "results" / "performance")
     older = {**measured, "table": measured["table"].replace("yes", "no", 1)}
     assert tables.update(PAGE, older) != PAGE
+
+
+def test_the_readme_says_what_was_measured() -> None:
+    prose = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    results = read_json(ROOT / "results" / "performance" / "results.json")
+    faster = [f"{part['times faster']['coordinate-descent']:.0f}" for part in results["one thread"].values()]
+    assert f"0.1 % of the optimum {faster[0]}, {faster[1]} and {faster[2]} times sooner than SPORCO" in prose
+    assert f"take {results['whole set']['seconds']:.0f} s on two cores" in prose
+    assert f"costs {results['gradients']['implicit']['backward over forward']:.2f} of the forward solve" in prose

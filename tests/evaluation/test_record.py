@@ -11,7 +11,7 @@ from quasinat.evaluation import code_fingerprint, peak_memory, provenance
 def test_the_fingerprint_is_the_sources() -> None:
     root = Path(quasinat.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted([*root.rglob("*.py"), *root.rglob("*.cpp")]):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     code_fingerprint.cache_clear()
     assert code_fingerprint() == digest.hexdigest()

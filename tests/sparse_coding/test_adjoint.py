@@ -43,7 +43,9 @@ def test_gradcheck_in_images_filters_and_lambda(adjoint: Adjoint, boundary: str)
     def function(images: Tensor, filters: Tensor, sparsity: Tensor) -> Tensor:
         return reconstruct(images, filters, sparsity, adjoint, boundary=boundary, solver=tight())
 
-    assert torch.autograd.gradcheck(function, inputs(problem), eps=1e-6, atol=1e-5, rtol=1e-4)
+    # Every entry of the Jacobian once; along random directions where only the boundary differs.
+    fast = boundary != "circular"
+    assert torch.autograd.gradcheck(function, inputs(problem), eps=1e-6, atol=1e-5, rtol=1e-4, fast_mode=fast)
 
 
 def test_gradcheck_of_the_implicit_derivative_under_a_mask(generator: torch.Generator) -> None:

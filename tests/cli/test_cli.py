@@ -105,7 +105,8 @@ def test_version_help_and_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_ctrl_c_ends_cleanly_and_the_same_command_continues(tmp_path: Path) -> None:
-    command = [*COMMAND, "demo", *SMALL, "--out", str(tmp_path / "run")]
+    # Epochs enough that the signal comes in the middle of a training, whatever the machine's speed.
+    command = [*COMMAND, "demo", *SMALL, "--epochs", "15", "--out", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None

@@ -26,7 +26,7 @@ def _goals(results: dict[str, Any]) -> list[str]:
         )
         mean, worst = faster["admm, in the mean"], faster["admm"]
         lines.append(_row(f"{name} in the mean, ADMM", ">= 5", f"{mean:.1f}", mean >= 5))
-        lines.append(_row(f"{name} of every image, ADMM", "-", f"{worst:.1f}", True))
+        lines.append(_row(f"{name} of every image, ADMM", ">= 5", f"{worst:.1f}", worst >= 5))
     for name, figure in results["two threads"].items():
         goal = ">= 1.8" if name.startswith("a batch") else "-"
         lines.append(_row(f"two threads against one, {name}", goal, f"{figure:.2f}", goal == "-" or figure >= 1.8))

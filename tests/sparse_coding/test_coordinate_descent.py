@@ -103,8 +103,6 @@ def test_neither_the_batch_nor_the_threads_change_a_bit(dtype: torch.dtype, shap
     for threads in (1, 2, 3, 8):
         solver = CoordinateDescent(threads=threads)
         assert solve(problem, solver).codes.equal(one.codes)
-        shuffled = solve(problem.select(slice(None)), solver)
-        assert shuffled.reconstruction.equal(one.reconstruction)
         alone = solve(SparseCodingProblem(problem.images[2:3], problem.filters, problem.sparsity), solver)
         for name in ("codes", "reconstruction", "objective", "kkt_residual", "duality_gap", "steps"):
             assert getattr(alone, name)[0].equal(getattr(one, name)[2]), name

@@ -1,4 +1,4 @@
-"""Builds the optional kernel; everything else about the package is in pyproject.toml.
+"""Builds the optional kernels; everything else about the package is in pyproject.toml.
 
 `optional=True`: where no C++ compiler is found the installation still succeeds, and the plain torch solver serves.
 """
@@ -17,7 +17,7 @@ setup(
     ext_modules=[
         Extension(
             "quasinat.sparse_coding._kernels._coordinate_descent",
-            ["src/quasinat/sparse_coding/_kernels/coordinate_descent.cpp"],
+            [f"src/quasinat/sparse_coding/_kernels/{name}.cpp" for name in ("coordinate_descent", "statistics")],
             extra_compile_args=FLAGS,
             extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],

@@ -56,7 +56,7 @@ def filters_for(images: Tensor) -> Tensor:
     """64 filters of 8 x 8 learned from (crops of) the images."""
     size = min(images.shape[-1], 64)
     crops = images[:, :, :size, :size][:200]
-    return learn_dictionary(crops, filters=64, size=8, sparsity=SPARSITY, iterations=6, seed=0).filters
+    return learn_dictionary(crops, filters=64, size=8, sparsity=SPARSITY, passes=6, seed=0).filters
 
 
 def mosaic(images: Tensor, size: int) -> Tensor:

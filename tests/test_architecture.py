@@ -16,6 +16,7 @@ ROOMS = [
     "arrays",
     "errors",
     "files",
+    "artefact",
     "sparse_coding",
     "networks",
     "training",

@@ -9,12 +9,12 @@ from quasinat.defended import Defended
 from quasinat.errors import UsageError
 from quasinat.layer import SparseTransformationLayer
 from quasinat.networks import vgg
-from quasinat.sparse_coding import Dictionary, Identity, project_unit_norm
+from quasinat.sparse_coding import Dictionary, Identity, project_filters
 
 
 @pytest.fixture
 def defended(generator: torch.Generator) -> Defended:
-    filters = project_unit_norm(torch.randn(6, 3, 5, 5, generator=generator), "joint")
+    filters = project_filters(torch.randn(6, 3, 5, 5, generator=generator), "joint")
     layer = SparseTransformationLayer(None, [Dictionary(filters, "joint", 0.1)], 0.1)
     return Defended(layer, vgg("vgg-small", classes=4).eval()).eval()
 

@@ -1,67 +1,25 @@
-"""The layer: constants pass, images do not see each other, files come back equal, gradients are named."""
+"""The layer: constants pass, images do not see each other, filters are refined as asked, gradients are named."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from quasinat.data import photograph
+from layers import dictionary_of, images_of, strata_of, stratified, universal
 from quasinat.errors import InputError, UsageError
-from quasinat.files import read_tensors, write_tensors
-from quasinat.layer import SparseTransformationLayer, project
+from quasinat.layer import Normalise, SparseTransformationLayer, project
 from quasinat.sparse_coding import (
-    ADMM,
     Adjoint,
-    Auto,
     CoordinateDescent,
-    Dictionary,
     Identity,
     Implicit,
-    Solver,
     SparseCodingProblem,
     Unrolled,
-    project_unit_norm,
     solve,
 )
-from quasinat.strata import DenoisingAutoencoder, Split, Strata, split_bands
+from quasinat.strata import Split, split_bands
 from sparse_coding.unchecked import unchecked
-
-
-def dictionary_of(channels: int, seed: int = 0, filters: int = 8, size: int = 5) -> Dictionary:
-    generator = torch.Generator().manual_seed(seed)
-    atoms = torch.randn(filters, channels, size, size, generator=generator)
-    return Dictionary(project_unit_norm(atoms, "joint"), "joint", 0.05, (3.0, 2.0), 7)
-
-
-def strata_of(channels: int, count: int = 3) -> Strata:
-    """Untrained strata that do tell images apart: each class's latents are those of images like it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        autoencoder = DenoisingAutoencoder(channels, 4).eval()
-    with torch.no_grad():
-        latents = autoencoder.encode(images_of(channels, 12, 20, 20))
-    return Strata(autoencoder, latents, torch.arange(12) % count, count=count, neighbours=1)
-
-
-def images_of(channels: int, count: int, height: int = 20, width: int = 20) -> Tensor:
-    """Crops of two photographs, each image from another place."""
-    photos = [photograph(name, colour=channels == 3, size=128) for name in ("chelsea", "coffee")]
-    return torch.stack(
-        [photos[i % 2][:, 7 * i % 90 :, 11 * i % 90 :][:, :height, :width].clone() for i in range(count)]
-    )
-
-
-def stratified(channels: int = 3, sparsity: float = 0.05, split: Split = "tikhonov") -> SparseTransformationLayer:
-    strata = strata_of(channels)
-    dictionaries = [dictionary_of(channels, seed) for seed in range(strata.count)]
-    return SparseTransformationLayer(strata, dictionaries, sparsity, split=split)
-
-
-def universal(channels: int = 3, sparsity: float = 0.05, split: Split = "tikhonov") -> SparseTransformationLayer:
-    return SparseTransformationLayer(None, [dictionary_of(channels)], sparsity, split=split)
 
 
 @pytest.mark.parametrize("level", [0.0, 0.25, 0.7, 1.0])
@@ -71,15 +29,31 @@ def test_a_constant_image_is_its_own_projection(channels: int, level: float) -> 
     torch.testing.assert_close(universal(channels)(images), images, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("split", ["tikhonov", "none"])
-def test_it_is_the_split_the_code_and_the_clip(split: Split) -> None:
-    layer = universal(split=split)
-    images = images_of(3, 2)
+@pytest.mark.parametrize("normalise", ["clip", "max"])
+@pytest.mark.parametrize("split", ["tikhonov", "none", "mid-grey"])
+def test_it_is_the_split_the_code_and_the_clip(split: Split, normalise: Normalise) -> None:
+    layer = universal(split=split, normalise=normalise)
+    images = images_of(3, 2) * torch.tensor([0.5, 1.2]).view(2, 1, 1, 1)
+    images = images.clamp(0, 1)
     passed, coded = split_bands(images, split)
     solution = solve(SparseCodingProblem(coded, layer.filters[0], 0.05), layer.solver)
-    expected = (passed + solution.reconstruction).clamp(0, 1)
-    torch.testing.assert_close(layer(images), expected, rtol=0, atol=1e-6)
+    expected = passed + solution.reconstruction
+    if normalise == "max":
+        assert float(expected[0].max()) < 0.7
+        expected = expected / expected.amax((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(layer(images), expected.clamp(0, 1), rtol=0, atol=1e-5)
     assert (expected - images).abs().max() > 0.01
+
+
+def test_normalised_by_the_maximum_an_image_turns_brighter() -> None:
+    layer = universal(normalise="max")
+    dim = images_of(3, 2) * 0.4
+    torch.testing.assert_close(layer(dim).amax((1, 2, 3)), torch.ones(2), rtol=0, atol=1e-6)
+    assert universal()(dim).max() < 0.6
+    torch.testing.assert_close(layer(torch.full((1, 3, 9, 9), 0.25)), torch.ones(1, 3, 9, 9), rtol=0, atol=1e-5)
+    black = layer(torch.zeros(1, 3, 9, 9))
+    assert black.isfinite().all()
+    assert black.max() < 1e-3
 
 
 @pytest.mark.parametrize("make", [universal, stratified])
@@ -155,70 +129,6 @@ def test_the_sparser_the_further() -> None:
     assert layer.with_sparsity(0.3).filters is layer.filters
 
 
-# Files
-
-
-@pytest.mark.parametrize(
-    "solver", [Auto(tolerance=0.05), CoordinateDescent(passes=3), ADMM(storage=torch.bfloat16, adaptive=True)]
-)
-def test_a_file_keeps_the_solver(solver: Solver, tmp_path: Path) -> None:
-    layer = SparseTransformationLayer(None, [dictionary_of(3)], 0.05, solver=solver)
-    layer.save(tmp_path / "layer.stl")
-    assert SparseTransformationLayer.load(tmp_path / "layer.stl").solver == solver
-
-
-@pytest.mark.parametrize("split", ["tikhonov", "none"])
-@pytest.mark.parametrize("make", [universal, stratified])
-def test_a_file_gives_the_same_layer(
-    make: Callable[..., SparseTransformationLayer], split: Split, tmp_path: Path
-) -> None:
-    layer = make(split=split)
-    layer.solver = ADMM(tolerance=1e-2, max_steps=60, penalty=3.0)
-    layer.save(tmp_path / "layer.stl")
-    again = SparseTransformationLayer.load(str(tmp_path / "layer.stl"))
-    images = images_of(3, 6)
-    assert again(images).equal(layer(images))
-    assert again.stratum(images).equal(layer.stratum(images))
-    assert (again.solver, again.split, again.sparsity) == (layer.solver, split, 0.05)
-    assert (again.constraint, again.curves) == (layer.constraint, layer.curves)
-    assert not again.training
-    assert again.adjoint is None
-    assert [path.name for path in tmp_path.iterdir()] == ["layer.stl"]
-
-
-def test_a_file_that_is_no_layer_is_refused(tmp_path: Path) -> None:
-    whole = tmp_path / "layer.stl"
-    stratified().save(whole)
-    payload = whole.read_bytes()
-    tensors, metadata = read_tensors(whole)
-    card = json.loads(metadata["quasinat"])
-    bad = tmp_path / "bad.stl"
-
-    def refused(match: str) -> None:
-        with pytest.raises(InputError, match=match) as caught:
-            SparseTransformationLayer.load(bad)
-        assert str(bad) in str(caught.value)
-
-    refused("is missing; make it again, or check the path")
-    for length in (0, 5, 200, len(payload) // 2, len(payload) - 1):
-        bad.write_bytes(payload[:length])
-        refused("is damaged .*; delete it and make it again")
-    bad.write_bytes(b"no safetensors at all" * 20)
-    refused("is damaged")
-    write_tensors(bad, tensors)
-    refused("is no Sparse Transformation Layer .*; learn the layer again")
-    write_tensors(bad, tensors, {"quasinat": "not JSON"})
-    refused("is no Sparse Transformation Layer")
-    write_tensors(bad, tensors, {"quasinat": "[]"})
-    refused("is no Sparse Transformation Layer")
-    write_tensors(bad, tensors, {"quasinat": json.dumps({**card, "schema": 99})})
-    refused("has schema 99, not 1; learn the layer again")
-    write_tensors(bad, {k: v for k, v in tensors.items() if k != "strata.latents"}, metadata)
-    refused("is no Sparse Transformation Layer")
-    write_tensors(bad, {**tensors, "filters": tensors["filters"][:2].contiguous()}, metadata)
-    refused("is no Sparse Transformation Layer")
-
-
 # Gradients
 
 
@@ -238,12 +148,12 @@ def test_a_gradient_must_be_named() -> None:
     assert gradient.equal(weights)
 
 
-@pytest.mark.parametrize("split", ["tikhonov", "none"])
+@pytest.mark.parametrize(("split", "sparsity"), [("tikhonov", 0.05), ("none", 0.2), ("mid-grey", 0.2)])
 @pytest.mark.parametrize("make", [universal, stratified])
 def test_the_implicit_gradient_is_that_of_finite_differences(
-    make: Callable[..., SparseTransformationLayer], split: Split, generator: torch.Generator
+    make: Callable[..., SparseTransformationLayer], split: Split, sparsity: float, generator: torch.Generator
 ) -> None:
-    layer = make(split=split).double()
+    layer = make(split=split, sparsity=sparsity).double()
     layer.solver = CoordinateDescent(tolerance=1e-12, max_steps=5000)
     images = images_of(3, 4).double() * 0.8 + 0.1
     if layer.strata is not None:  # whose network is float32 in use; the stratum is held fixed anyway
@@ -304,8 +214,20 @@ def test_dictionaries_must_fit_the_strata() -> None:
         SparseTransformationLayer(None, [dictionary_of(3), dictionary_of(3)])
     with pytest.raises(UsageError, match="differ in K, C or S; learn them with the same"):
         SparseTransformationLayer(strata_of(3), [dictionary_of(3), dictionary_of(3), dictionary_of(3, size=4)])
-    with unchecked(), pytest.raises(UsageError, match="did you mean 'tikhonov'"):
-        SparseTransformationLayer(None, [dictionary_of(3)], split="tikonov")(images_of(3, 1))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("split", "tikonov", "unknown split 'tikonov'; did you mean 'tikhonov'"),
+        ("normalise", "clap", "unknown normalise 'clap'; did you mean 'clip'"),
+        ("refine_over", "images", "unknown refine_over 'images'; did you mean 'image'"),
+        ("refine", -1, "refine=-1 filter updates; ask for none or more"),
+    ],
+)
+def test_impossible_options_are_refused_at_once(option: str, value: object, message: str) -> None:
+    with unchecked(), pytest.raises(UsageError, match=message):
+        universal(**{option: value})
 
 
 def test_images_outside_the_range_are_named() -> None:

@@ -1,46 +1,76 @@
 """The Sparse Transformation Layer: image to its projection T(x) on the quasi-natural space (the paper, section 3.2)."""
 
 import copy
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from quasinat.arrays import Filters, Images, PerImageInt
-from quasinat.errors import InputError, UsageError
-from quasinat.files import read_tensors, write_tensors
+from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
+from quasinat.errors import InputError, UsageError, did_you_mean
 from quasinat.sparse_coding import (
-    SOLVERS,
     Adjoint,
     Auto,
     Dictionary,
     Identity,
     Solver,
     SparseCodingProblem,
+    describe_solver,
+    dictionary_from,
+    history,
     reconstruct,
     solve,
+    solver_from,
+    statistics,
+    update_filters,
 )
-from quasinat.strata import DenoisingAutoencoder, Split, Strata, split_bands
+from quasinat.strata import Split, Strata, split_bands, strata_from
 
-SCHEMA = 1
+KIND = "layer"
 RANGE_SLACK = 1e-3  # what rounding in half precision may add
+REFINE_STEPS = 10  # gradient steps of one filter update
+Normalise = Literal["clip", "max"]
+RefineOver = Literal["image", "batch"]
+
+
+def check_options(split: Split, normalise: Normalise, refine: int = 0, refine_over: RefineOver = "image") -> None:
+    """Raises a `UsageError` where the layer has no such option; cheap, to be asked before a long learning."""
+    for name, value, known in (
+        ("split", split, get_args(Split)),
+        ("normalise", normalise, get_args(Normalise)),
+        ("refine_over", refine_over, get_args(RefineOver)),
+    ):
+        if value not in known:
+            raise UsageError(f"unknown {name} {value!r}", did_you_mean(str(value), list(known)))
+    if refine < 0:
+        raise UsageError(f"refine={refine} filter updates", "ask for none or more")
 
 
 class SparseTransformationLayer(nn.Module):
     """Images `B C H W` in [0, 1] to T(x), of the same shape and range; put it in front of any classifier.
 
     Each image's stratum picks the dictionary, the band to be coded is sparse-coded with it (Eq. 2), the band that
-    passes is added back and the sum is clipped to [0, 1]. Images of any size of at least S pixels.
+    passes is added back and the sum is brought to [0, 1]. Images of any size of at least S pixels.
 
     Args:
         strata: picks the dictionary; `None` for a single universal one.
         dictionaries: one per stratum, of equal K, C and S.
         sparsity: lambda.
-        split: "tikhonov" or "none", as the dictionaries were learned; see `split_bands`.
+        split: as the dictionaries were learned; see `split_bands`.
+        normalise: how T(x) is brought to [0, 1]: "clip", or "max" as in the authors' released code, which divides each
+            image by its largest value first (and so changes its brightness).
+        refine: so many filter updates for the input itself, codes and filters taking turns, before the coding that
+            counts (the paper, Fig. 2: "jointly optimize the sparse feature maps and filters").
+        refine_over: whether each "image" refines filters of its own, or those of a stratum in a "batch" share theirs:
+            then what an image gets depends on the others.
         solver: of Eq. (2); `Auto()` if none is given.
+        provenance: how the layer was made (data, seed, settings ...), anything that JSON holds; kept in its file.
+
+    Raises:
+        UsageError: dictionaries that do not fit the strata or each other, or an unknown or impossible option.
     """
 
     filters: Tensor
@@ -52,7 +82,11 @@ class SparseTransformationLayer(nn.Module):
         sparsity: float = 0.2,
         *,
         split: Split = "tikhonov",
+        normalise: Normalise = "clip",
+        refine: int = 0,
+        refine_over: RefineOver = "image",
         solver: Solver | None = None,
+        provenance: Card | None = None,
     ) -> None:
         super().__init__()
         expected = 1 if strata is None else strata.count
@@ -60,14 +94,23 @@ class SparseTransformationLayer(nn.Module):
             raise UsageError(f"{len(dictionaries)} dictionaries for {expected} strata", "give one dictionary a stratum")
         if len({dictionary.filters.shape for dictionary in dictionaries}) > 1:
             raise UsageError("the dictionaries differ in K, C or S", "learn them with the same filters and size")
+        check_options(split, normalise, refine, refine_over)
         self.strata = strata
         self.sparsity = sparsity
         self.split = split
+        self.normalise = normalise
+        self.refine = refine
+        self.refine_over = refine_over
         self.solver: Solver = solver or Auto()
         self.adjoint: Adjoint | None = None
-        self.constraint = dictionaries[0].constraint
-        self.curves = [list(dictionary.curve) for dictionary in dictionaries]
+        self.provenance = dict(provenance or {})
+        self.learned = [history(dictionary) for dictionary in dictionaries]
         self.register_buffer("filters", torch.stack([dictionary.filters for dictionary in dictionaries]))
+
+    @property
+    def dictionaries(self) -> tuple[Dictionary, ...]:
+        """The dictionary of each stratum, with how it was learned."""
+        return tuple(dictionary_from(filters, past) for filters, past in zip(self.filters, self.learned, strict=True))
 
     def forward(self, images: Images) -> Images:
         """T(x). Its gradient is the one named by `with_adjoint`; without one, asking for a gradient is an error."""
@@ -109,9 +152,30 @@ class SparseTransformationLayer(nn.Module):
         order, parts = members.argsort(stable=True), []
         for stratum, filters in enumerate(self.filters):
             own = order[members[order] == stratum]
-            if len(own):
-                parts.append(coding(coded[own], filters))
-        return (passed + torch.cat(parts)[order.argsort()]).clamp(0, 1)
+            # Refined filters differ from image to image, unless the batch shares them.
+            alone = self.refine > 0 and self.refine_over == "image"
+            for rows in own.split(1 if alone else max(1, len(own))):
+                if len(rows):
+                    parts.append(coding(coded[rows], self._refined(coded[rows].detach(), filters, stratum)))
+        return self._normalised(passed + torch.cat(parts)[order.argsort()])
+
+    @torch.no_grad()
+    def _refined(self, images: Images, filters: Filters, stratum: int) -> Filters:
+        """The filters after `refine` turns of coding and filter update on `images`; a gradient holds them fixed."""
+        past = self.learned[stratum]
+        for _ in range(self.refine):
+            codes = solve(SparseCodingProblem(images, filters, self.sparsity), self.solver, codes="sparse").codes
+            seen = statistics(codes, images, filters.shape[-1])
+            filters = update_filters(
+                filters, seen, constraint=past["constraint"], zero_mean=past["zero_mean"], steps=REFINE_STEPS
+            )
+        return filters
+
+    def _normalised(self, images: Images) -> Images:
+        """T(x) in [0, 1]."""
+        if self.normalise == "max":
+            images = images / images.flatten(1).amax(1).clamp_min(1 / 255).view(-1, 1, 1, 1)
+        return images.clamp(0, 1)
 
     def _check(self, images: Images) -> None:
         """Refuses bad images, naming them by their place in the whole batch."""
@@ -140,75 +204,63 @@ class SparseTransformationLayer(nn.Module):
         other.sparsity = sparsity
         return other
 
-    def save(self, path: str | Path) -> None:
-        """Writes one safetensors file, its card in the metadata; whole or not at all."""
-        card: dict[str, object] = {
-            "schema": SCHEMA,
+    def settings(self) -> Card:
+        """Everything about the layer but its tensors, as JSON holds it."""
+        return {
+            "shape": list(self.filters.shape),
             "sparsity": self.sparsity,
             "split": self.split,
-            "constraint": self.constraint,
-            "solver": _solver_card(self.solver),
-            "curves": self.curves,
-            "strata": None,
+            "normalise": self.normalise,
+            "refine": self.refine,
+            "refine_over": self.refine_over,
+            "solver": describe_solver(self.solver),
+            "dictionaries": self.learned,
+            "strata": None if self.strata is None else {**self.strata.settings(), "images": len(self.strata.labels)},
         }
-        if self.strata is not None:
-            autoencoder = self.strata.autoencoder
-            card["strata"] = {
-                "count": self.strata.count,
-                "neighbours": self.strata.neighbours,
-                "channels": autoencoder.channels,
-                "width": autoencoder.width,
-            }
-        write_tensors(Path(path), self.state_dict(), {"quasinat": json.dumps(card)})
+
+    def save(self, path: str | Path) -> None:
+        """Writes one safetensors file, its card in the metadata; whole or not at all."""
+        card = {"settings": self.settings(), "provenance": self.provenance}
+        write_artefact(Path(path), KIND, self.state_dict(), card)
 
     @staticmethod
     def load(path: str | Path) -> "SparseTransformationLayer":
         """Reads what `save` wrote; no pickle is involved.
 
         Raises:
-            InputError: the file is missing, damaged, no layer, or of another schema.
+            InputError: the file is missing, damaged, no layer, of another schema, or its tensors do not fit its card.
         """
-        tensors, metadata = read_tensors(Path(path))
+        path = Path(path)
+        tensors, card = read_artefact(path, KIND)
         try:
-            card = json.loads(metadata["quasinat"])
-            if card["schema"] != SCHEMA:
-                raise InputError(f"{path} has schema {card['schema']}, not {SCHEMA}", "learn the layer again")
-            dictionaries = [
-                Dictionary(filters, card["constraint"], card["sparsity"], tuple(curve))
-                for filters, curve in zip(tensors["filters"], card["curves"], strict=True)
-            ]
-            strata = _strata_from(card["strata"], tensors) if card["strata"] else None
-            solver = _solver_from(card["solver"])
+            settings = card["settings"]
+            stratified = settings["strata"] is not None
+            own = {k: tensor for k, tensor in tensors.items() if not (stratified and k.startswith("strata."))}
+            check_tensors(path, own, {"filters": tuple(settings["shape"])})
+            strata = None
+            if stratified:
+                strata = strata_from(settings["strata"], tensors, prefix="strata.", path=path)
+                if len(strata.labels) != settings["strata"]["images"]:
+                    raise ValueError(f"{len(strata.labels)} training latents")
             layer = SparseTransformationLayer(
-                strata, dictionaries, card["sparsity"], split=card["split"], solver=solver
+                strata,
+                [
+                    dictionary_from(filters, past)
+                    for filters, past in zip(tensors["filters"], settings["dictionaries"], strict=True)
+                ],
+                settings["sparsity"],
+                split=settings["split"],
+                normalise=settings["normalise"],
+                refine=settings["refine"],
+                refine_over=settings["refine_over"],
+                solver=solver_from(settings["solver"]),
+                provenance=card["provenance"],
             )
-            layer.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{path} is no Sparse Transformation Layer ({error})", "learn the layer again") from None
+            raise InputError(f"the card of {path} is incomplete or wrong ({error})", "learn the layer again") from None
         return layer.eval()
-
-
-def _solver_card(solver: Solver) -> dict[str, object]:
-    values = {field.name: getattr(solver, field.name) for field in fields(solver)}  # type: ignore[arg-type]
-    plain = {name: str(value) if isinstance(value, torch.dtype) else value for name, value in values.items()}
-    return {"name": next(name for name, kind in SOLVERS.items() if type(solver) is kind), **plain}
-
-
-def _solver_from(card: dict[str, object]) -> Solver:
-    values = {
-        name: getattr(torch, value.removeprefix("torch.")) if name == "storage" and isinstance(value, str) else value
-        for name, value in card.items()
-        if name != "name"
-    }
-    return SOLVERS[str(card.get("name", "admm"))](**values)
-
-
-def _strata_from(card: dict[str, int], tensors: dict[str, Tensor]) -> Strata:
-    autoencoder = DenoisingAutoencoder(card["channels"], card["width"])
-    latents, labels = tensors["strata.latents"], tensors["strata.labels"]
-    return Strata(autoencoder, latents, labels, count=card["count"], neighbours=card["neighbours"])
 
 
 @torch.no_grad()

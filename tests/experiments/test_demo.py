@@ -138,7 +138,7 @@ def test_a_folder_of_images_in_colour(tmp_path: Path) -> None:
         for i in range(14):
             Image.fromarray(picture[8 * i : 8 * i + 40, 8 * i : 8 * i + 40]).save(tmp_path / f"images/{name}/{i}.png")
     settings = replace(
-        MICRO, data="folder", root=str(tmp_path / "images"), train_per_class=50, trade_off=(0.2,), split="none"
+        MICRO, data="folder", root=str(tmp_path / "images"), train_per_class=50, trade_off=(0.2,), split="mid-grey"
     )
     results = run_demo(settings, tmp_path / "run")
     assert results["data"]["shape"] == [3, 32, 32]

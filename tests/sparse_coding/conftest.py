@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quasinat.sparse_coding import SparseCodingProblem, project_unit_norm
+from quasinat.sparse_coding import SparseCodingProblem, project_filters
 
 
 def problem_of(
@@ -25,7 +25,7 @@ def problem_of(
     """Smooth random filters of unit norm and images that are partly made of them, so that the codes are sparse."""
     generator = torch.Generator().manual_seed(seed)
     atoms = torch.randn(filters, channels, size, size, generator=generator, dtype=torch.float64)
-    atoms = project_unit_norm(atoms, "joint")
+    atoms = project_filters(atoms, "joint")
     codes = torch.randn(images, filters, *shape, generator=generator, dtype=torch.float64)
     codes = codes * (torch.rand(codes.shape, generator=generator) < 0.03)
     noise = 0.03 * torch.randn(images, channels, *shape, generator=generator, dtype=torch.float64)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from quasinat.errors import UsageError
-from quasinat.sparse_coding import ADMM, Result, SparseCodingProblem, convolve, project_unit_norm, solve
+from quasinat.sparse_coding import ADMM, Result, SparseCodingProblem, convolve, project_filters, solve
 from quasinat.sparse_coding.boundary import Boundary, crop, extend, margins
 
 from .conftest import as_matrix, problem_of
@@ -89,7 +89,7 @@ def test_the_solution_is_optimal_for_the_dense_matrix_of_the_extended_problem(bo
 def test_a_ramp_has_no_seam_where_it_is_reflected() -> None:
     """Wrapped around, a ramp jumps at its border, which smooth atoms blur; mirrored, it does not."""
     bump = torch.hann_window(8, periodic=False, dtype=torch.float64)[1:-1]
-    atoms = project_unit_norm((bump[:, None] * bump).view(1, 1, 6, 6), "joint")
+    atoms = project_filters((bump[:, None] * bump).view(1, 1, 6, 6), "joint")
     ramp = torch.linspace(0, 1, 24, dtype=torch.float64).expand(1, 1, 24, 24).contiguous()
     border = torch.zeros(24, dtype=torch.bool)
     border[:3] = border[-3:] = True

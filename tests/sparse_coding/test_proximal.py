@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quasinat.errors import UsageError
-from quasinat.sparse_coding import Constraint, project_unit_norm, soft_threshold
+from quasinat.sparse_coding import Constraint, project_filters, soft_threshold
 
 from .unchecked import unchecked
 
@@ -36,19 +36,19 @@ def norms_of(filters: torch.Tensor, constraint: Constraint) -> torch.Tensor:
 def test_projected_filters_have_unit_norm_and_stay(constraint: Constraint, generator: torch.Generator) -> None:
     filters = torch.randn(5, 3, 4, 4, generator=generator, dtype=torch.float64) * 7
     filters[2] = 0
-    projected = project_unit_norm(filters, constraint)
+    projected = project_filters(filters, constraint)
     norms = norms_of(projected, constraint)
     assert (projected[2] == 0).all()
     kept = torch.tensor([0, 1, 3, 4])
     torch.testing.assert_close(norms[kept], torch.ones_like(norms[kept]), rtol=1e-12, atol=0)
-    torch.testing.assert_close(project_unit_norm(projected, constraint), projected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(project_filters(projected, constraint), projected, rtol=1e-12, atol=0)
     assert not projected.isnan().any()
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_no_other_unit_norm_filters_are_nearer(constraint: Constraint, generator: torch.Generator) -> None:
     filters = torch.randn(3, 2, 3, 3, generator=generator, dtype=torch.float64)
-    projected = project_unit_norm(filters, constraint)
+    projected = project_filters(filters, constraint)
     distance = (projected - filters).square().sum()
     for scale in (0.01, 0.1, 1.0, 10.0):
         for _ in range(50):
@@ -61,4 +61,4 @@ def test_no_other_unit_norm_filters_are_nearer(constraint: Constraint, generator
 
 def test_a_misspelt_constraint_names_the_close_match() -> None:
     with unchecked(), pytest.raises(UsageError, match="did you mean 'per-channel'"):
-        project_unit_norm(torch.ones(1, 1, 2, 2), "per-chanel")
+        project_filters(torch.ones(1, 1, 2, 2), "per-chanel")

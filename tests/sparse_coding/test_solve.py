@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from quasinat.errors import InputError, UsageError
-from quasinat.sparse_coding import ADMM, Result, SparseCodingProblem, project_unit_norm, solve
+from quasinat.sparse_coding import ADMM, Result, SparseCodingProblem, project_filters, solve
 
 from .conftest import as_matrix, problem_of
 
@@ -160,7 +160,7 @@ def test_one_orthonormal_filter_is_a_soft_threshold() -> None:
     """With a single one-pixel filter D is the identity, and Eq. (2) has the closed form soft(x, lambda)."""
     generator = torch.Generator().manual_seed(4)
     images = torch.randn(2, 1, 9, 6, generator=generator, dtype=torch.float64)
-    filters = project_unit_norm(torch.ones(1, 1, 1, 1, dtype=torch.float64), "joint")
+    filters = project_filters(torch.ones(1, 1, 1, 1, dtype=torch.float64), "joint")
     solution = solve(SparseCodingProblem(images, filters, 0.4), ADMM(tolerance=1e-9, max_steps=5000))
     expected = images.sign() * (images.abs() - 0.4).clamp_min(0)
     torch.testing.assert_close(solution.codes, expected, rtol=0, atol=1e-7)

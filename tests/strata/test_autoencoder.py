@@ -1,12 +1,15 @@
 """The denoising autoencoder learns, denoises, and is the seed's."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from quasinat.data import photographs
-from quasinat.strata import DenoisingAutoencoder, train_autoencoder
+from quasinat.errors import InputError, UsageError
+from quasinat.strata import DenoisingAutoencoder, Strata, load_autoencoder, save_autoencoder, train_autoencoder
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +51,39 @@ def test_latents_of_any_size_have_one_length(shape: tuple[int, int]) -> None:
         assert network.encode(images).shape == (2, 64)
         assert network(images).shape == (2, 3, 32, 32)
         torch.testing.assert_close(network.encode(images)[1:], network.encode(images[1:]), rtol=0, atol=1e-6)
+
+
+def test_an_autoencoder_survives_its_file(tmp_path: Path) -> None:
+    network = DenoisingAutoencoder(3, 4).eval()
+    path = tmp_path / "autoencoder.st"
+    save_autoencoder(network, path, {"seed": 3})
+    loaded = load_autoencoder(path)
+    assert loaded.card["provenance"] == {"seed": 3}
+    assert not loaded.training
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert loaded(images).equal(network(images))
+    with pytest.raises(InputError, match=r"autoencoder\.st holds a autoencoder, not a strata"):
+        Strata.load(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(InputError, match=r"autoencoder\.st is damaged"):
+        load_autoencoder(path)
+
+
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(patches: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    images, path = patches[0][:40], tmp_path / "autoencoder.checkpoint"
+
+    def stop(epoch: int, _: float) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    whole = train_autoencoder(images, width=4, epochs=3, batch_size=8)
+    with pytest.raises(KeyboardInterrupt):
+        train_autoencoder(images, width=4, epochs=3, batch_size=8, checkpoint=path, on_epoch=stop)
+    continued = train_autoencoder(images, width=4, epochs=3, batch_size=8, checkpoint=path)
+    ours, theirs = whole.state_dict(), continued.state_dict()
+    assert all(value.equal(theirs[name]) for name, value in ours.items())
+    with pytest.raises(UsageError, match=r"checkpoint is the checkpoint of another training \(noise: 0.15, not 0.2\)"):
+        train_autoencoder(images, width=4, epochs=3, batch_size=8, checkpoint=path, noise=0.2)
+    with pytest.raises(UsageError, match=r"of another training \(data: "):
+        train_autoencoder(images.flip(0), width=4, epochs=3, batch_size=8, checkpoint=path)

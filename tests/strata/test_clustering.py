@@ -32,6 +32,31 @@ def test_as_tight_as_scikit_learn(seed: int, points: int, count: int, spread: fl
     assert centres.shape == (count, 4)
 
 
+@pytest.mark.parametrize("count", [4, 10])
+def test_as_tight_as_scikit_learn_in_many_dimensions(count: int) -> None:
+    """Rectified overlapping clouds of unequal size and spread, as an autoencoder's latents are."""
+    generator = torch.Generator().manual_seed(count)
+    centres, spreads = torch.randn(12, 128, generator=generator), 0.5 + torch.rand(12, generator=generator)
+    members = (12 * torch.rand(3000, generator=generator) ** 2).long()
+    noise = spreads[members][:, None] * torch.randn(3000, 128, generator=generator)
+    latents = (0.6 * centres[members] + noise).relu()
+    found, labels = k_means(latents, count)
+    theirs = sklearn_cluster.KMeans(count, n_init=10, random_state=0).fit(latents.double().numpy())
+    assert inertia(latents, found) <= 1.01 * theirs.inertia_
+    assert labels.bincount(minlength=count).min() > 0
+    means = torch.stack([latents[labels == stratum].mean(0) for stratum in range(count)])
+    assert inertia(latents, means) <= 1.001 * inertia(latents, found)
+
+
+def test_starts_are_spread_out() -> None:
+    """One k-means++ start finds forty small groups far apart; a uniform one misses some."""
+    corners = 100.0 * torch.eye(40)
+    latents = corners.repeat_interleave(5, 0) + 0.1 * torch.randn(200, 40, generator=torch.Generator().manual_seed(0))
+    groups = k_means(latents, 40, starts=1)[1].view(40, 5)
+    assert (groups == groups[:, :1]).all()
+    assert len(groups[:, 0].unique()) == 40
+
+
 def test_the_seed_decides_and_the_points_are_left_alone() -> None:
     latents = blobs(0, 200, 1.0)
     kept = latents.clone()

@@ -7,6 +7,9 @@ import typer
 import quasinat
 from quasinat.cli.demo import demo
 from quasinat.cli.info import info
+from quasinat.cli.learn import learn
+from quasinat.cli.project import project
+from quasinat.cli.show import show
 
 app = typer.Typer(
     name="quasinat",
@@ -18,6 +21,9 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(info)
+app.command()(project)
+app.add_typer(learn, name="learn")
+app.add_typer(show, name="show")
 
 
 def _version(wanted: bool) -> bool:

@@ -1,11 +1,13 @@
 """Progress on stderr: a bar for the task at hand, a line for each that is done; no bar where stderr is no terminal."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from quasinat.experiments.progress import Report
 
 
 class Bars:
@@ -31,9 +33,18 @@ class Bars:
         self.progress.stop()
 
     @contextmanager
-    def task(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+    def task(self, title: str, total: int) -> Iterator[Report]:
         began = time.perf_counter()
         bar = self.progress.add_task(title, total=total)
-        yield lambda done: self.progress.update(bar, completed=done)
+
+        def report(done: int, note: str = "") -> None:
+            self.progress.update(bar, completed=done)
+            if note:
+                self.progress.update(bar, description=f"{title}: {note}")
+                if not self.console.is_terminal:
+                    line = f"  {title}: {note}, {time.perf_counter() - began:.0f} s"
+                    self.console.print(line, highlight=False, soft_wrap=True)
+
+        yield report
         self.progress.remove_task(bar)
         self.console.print(f"{title:<50} {time.perf_counter() - began:6.1f} s", highlight=False)

@@ -1,21 +1,15 @@
 """A data set from folders of images, one folder per class."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from quasinat.data.dataset import Dataset
 from quasinat.data.draws import generator_for
-from quasinat.data.image_files import SUFFIXES, crop_centre, pixels, read_picture, scale_short_side
+from quasinat.data.image_files import MODES, SUFFIXES, crop_centre, in_mode, pixels, read_picture, scale_short_side
 from quasinat.errors import InputError, UsageError, did_you_mean
 
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
-
-_MODES = {"rgb": "RGB", "grey": "L"}
-_CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB")
 _LAYOUT = "put the images into one folder per class, such as cat/1.png and dog/1.png"
 
 
@@ -41,8 +35,8 @@ def folder(
         UsageError: an unknown `convert`, a share outside (0, 1) or a size below one.
         InputError: a missing or empty folder, or an image that is unreadable, too small or of another mode.
     """
-    if convert is not None and convert not in _MODES:
-        raise UsageError(f"cannot convert images to {convert!r}", did_you_mean(convert, list(_MODES)))
+    if convert is not None and convert not in MODES:
+        raise UsageError(f"cannot convert images to {convert!r}", did_you_mean(convert, list(MODES)))
     if not 0 < test_share < 1:
         raise UsageError(
             f"a test share of {test_share} leaves one half empty", "choose one between 0 and 1, such as 0.2"
@@ -111,26 +105,9 @@ def _stack(per_class: list[list[Path]], size: int, convert: str | None) -> tuple
     labels = torch.tensor([label for label, paths in enumerate(per_class) for _ in paths])
     stack = torch.empty(len(labels), 1 if convert == "grey" else 3, size, size, dtype=torch.uint8)
     for index, path in enumerate(path for paths in per_class for path in paths):
-        picture = _in_mode(read_picture(path), path, convert)
+        picture = in_mode(read_picture(path), path, convert)
         if min(picture.size) < size:
             problem = f"{path} has {picture.width}x{picture.height} pixels, less than size {size}"
             raise InputError(problem, f"choose a size of at most {min(picture.size)}, or leave the image out")
         stack[index] = pixels(crop_centre(scale_short_side(picture, size), size))
     return stack.float().div_(255), labels
-
-
-def _in_mode(picture: "Picture", path: Path, convert: str | None) -> "Picture":
-    from PIL import Image
-
-    if convert is None:
-        if picture.mode == "RGB":
-            return picture
-        problem = f"{path} has colour mode {picture.mode}, not RGB"
-        raise InputError(problem, 'convert all images with convert="rgb" or "grey" (--convert rgb|grey)')
-    if picture.mode not in _CONVERTIBLE:
-        problem = f"{path} has colour mode {picture.mode}, more than 8 bits per pixel and channel"
-        raise InputError(problem, "save it as an 8-bit image")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB").convert(_MODES[convert])

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+MODES = {"rgb": "RGB", "grey": "L"}
+_CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB")
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
 
@@ -45,6 +47,28 @@ def _one_line(error: BaseException) -> str:
     if type(error).__name__ == "UnidentifiedImageError":
         return "no known image format"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def in_mode(picture: "Picture", path: Path, convert: str | None) -> "Picture":
+    """The picture in the mode that `convert` names ("rgb" or "grey"), transparency over white; as it is if none.
+
+    Raises:
+        InputError: none is named and the picture is not RGB, or it cannot be converted from its mode.
+    """
+    from PIL import Image
+
+    if convert is None:
+        if picture.mode == "RGB":
+            return picture
+        problem = f"{path} has colour mode {picture.mode}, not RGB"
+        raise InputError(problem, 'convert all images with convert="rgb" or "grey" (--convert rgb|grey)')
+    if picture.mode not in _CONVERTIBLE:
+        problem = f"{path} has colour mode {picture.mode}, more than 8 bits per pixel and channel"
+        raise InputError(problem, "save it as an 8-bit image")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB").convert(MODES[convert])
 
 
 def scale_short_side(picture: "Picture", size: int) -> "Picture":

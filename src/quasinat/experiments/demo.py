@@ -93,8 +93,8 @@ class Demo:
         settings, images = self.settings, self.data.train_images
         split = cast(Split, settings.split)
         strata = self._strata() if name == "stratified" else None
-        rounds, count = settings.dictionary_iterations + 1, strata.count if strata else 1
-        with self.progress.task(f"learn the {name} dictionaries", rounds * count) as report:
+        passes, count = settings.dictionary_passes, strata.count if strata else 1
+        with self.progress.task(f"learn the {name} dictionaries", passes * count) as report:
             dictionaries = learn_dictionaries(
                 images,
                 strata,
@@ -102,10 +102,11 @@ class Demo:
                 size=settings.filter_size,
                 sparsity=settings.sparsity,
                 split=split,
-                iterations=settings.dictionary_iterations,
+                passes=passes,
+                tolerance=0.0,
                 images_each=settings.dictionary_images,
                 seed=settings.seed,
-                on_iteration=lambda stratum, iteration, objective: report(stratum * rounds + iteration + 1),
+                on_pass=lambda stratum, state: report(stratum * passes + state.passes),
             )
         solver = Auto(tolerance=settings.tolerance)
         return SparseTransformationLayer(strata, dictionaries, settings.sparsity, split=split, solver=solver)

@@ -154,7 +154,9 @@ def results(demo: Demo, evidence: Evidence) -> dict[str, Any]:
         },
         "strata": _strata_sizes(evidence),
         "trade_off": points,
-        "curves": {name: evidence.layers[name].curves for name in LAYERS},
+        "curves": {
+            name: [past["held_out"] or past["curve"] for past in evidence.layers[name].learned] for name in LAYERS
+        },
         "seconds": demo.workspace.seconds,
         "peak_memory": peak_memory(),
     }

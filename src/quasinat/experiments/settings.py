@@ -22,7 +22,7 @@ class DemoSettings:
         autoencoder_images, autoencoder_epochs: training of the denoising autoencoder.
         strata, neighbours: M and the k of the vote.
         filters, filter_size, sparsity, split: K, S, lambda and the band that is coded.
-        dictionary_images, dictionary_iterations: training of each dictionary.
+        dictionary_images, dictionary_passes: training of each dictionary.
         tolerance: of the sparse coding solver.
         bim_steps, cw_steps, cw_search_steps, cw_constant: of the attacks; the constant is where the search of c starts.
         white_box_images, white_box_steps: of the white-box rows, whose every step solves a coding problem an image.
@@ -48,7 +48,7 @@ class DemoSettings:
     sparsity: float = 0.2
     split: str = "tikhonov"
     dictionary_images: int = 128
-    dictionary_iterations: int = 4
+    dictionary_passes: int = 4
     tolerance: float = 1e-2
     bim_steps: int = 20
     cw_steps: int = 20
@@ -104,7 +104,7 @@ PRESETS: dict[str, DemoSettings] = {
         autoencoder_epochs=3,
         filters=12,
         dictionary_images=32,
-        dictionary_iterations=3,
+        dictionary_passes=3,
         bim_steps=10,
         cw_steps=20,
         white_box_images=20,
@@ -122,7 +122,7 @@ PRESETS: dict[str, DemoSettings] = {
         autoencoder_epochs=20,
         filters=64,
         dictionary_images=500,
-        dictionary_iterations=20,
+        dictionary_passes=20,
         tolerance=5e-3,
         cw_steps=200,
         cw_search_steps=9,

@@ -9,7 +9,7 @@ from torch import Tensor
 from quasinat.arrays import Filters
 from quasinat.errors import UsageError, did_you_mean
 
-Constraint = Literal["per-channel", "joint"]
+Constraint = Literal["per-channel", "joint", "at-most-one"]
 
 
 def soft_threshold(values: Float[Tensor, "*shape"], threshold: float) -> Float[Tensor, "*shape"]:
@@ -17,10 +17,20 @@ def soft_threshold(values: Float[Tensor, "*shape"], threshold: float) -> Float[T
     return values - values.clamp(-threshold, threshold)
 
 
-def project_unit_norm(filters: Filters, constraint: Constraint) -> Filters:
-    """The nearest filters `K C S S` of unit norm: each channel's (Eq. 2), or each filter's over all its channels.
+def project_filters(filters: Filters, constraint: Constraint, *, zero_mean: bool = False) -> Filters:
+    """The nearest filters `K C S S` that a dictionary may have.
 
-    A filter that is exactly zero has no direction: it is left at zero.
+    | constraint | each filter |
+    | --- | --- |
+    | "per-channel" | has unit norm in each of its channels (Eq. 2) |
+    | "joint" | has unit norm over all its channels (the authors' released filters) |
+    | "at-most-one" | has a norm over all its channels of at most one: the convex hull of "joint" |
+
+    A filter (or channel) that is exactly zero has no direction: it is left at zero.
+
+    Args:
+        zero_mean: whether the mean of each channel is zero too. The mean is taken off first, which is exact: it is a
+            projection on a subspace, and the norms' constraint is one on the rest.
 
     Raises:
         UsageError: the constraint is not a known one.
@@ -28,6 +38,10 @@ def project_unit_norm(filters: Filters, constraint: Constraint) -> Filters:
     if constraint not in get_args(Constraint):
         known = list(get_args(Constraint))
         raise UsageError(f"unknown filter constraint {constraint!r}", did_you_mean(str(constraint), known))
+    if zero_mean:
+        filters = filters - filters.mean((2, 3), keepdim=True)
     axes = (2, 3) if constraint == "per-channel" else (1, 2, 3)
     norms = torch.linalg.vector_norm(filters, dim=axes, keepdim=True)
+    if constraint == "at-most-one":
+        return filters / norms.clamp_min(1)
     return torch.where(norms > 0, filters / norms.clamp_min(torch.finfo(filters.dtype).tiny), filters)

@@ -8,6 +8,8 @@ where A is given by the cross-correlations of the maps at lags below S, and b by
 """
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from jaxtyping import Float
@@ -15,7 +17,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quasinat.arrays import Codes, Filters, Images
+from quasinat.errors import InputError
+from quasinat.sparse_coding._kernels import binding
 from quasinat.sparse_coding.convolution import to_spectra
+from quasinat.sparse_coding.coordinate_descent import available, to_kernel
+
+PIXELS_AT_A_TIME = 64 * 32 * 32
+# The kernel's work grows with the square of the density times that of S, the transforms' with neither.
+DENSE_FROM = 0.4
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,10 @@ class Statistics:
     def __add__(self, other: "Statistics") -> "Statistics":
         return Statistics(self.correlations + other.correlations, self.cross + other.cross, self.energy + other.energy)
 
+    def scaled(self, factor: float) -> "Statistics":
+        """The statistics of a set that counts `factor` times."""
+        return Statistics(self.correlations * factor, self.cross * factor, self.energy * factor)
+
     def gram(self, filters: Filters) -> Filters:
         """A f: the quadratic's operator applied to filters `K C S S`."""
         size = filters.shape[-1]
@@ -52,8 +65,47 @@ class Statistics:
 def statistics(codes: Codes, images: Images, size: int) -> Statistics:
     """The sufficient statistics of codes `B K H W` and images `B C H W` for filters of `size` S.
 
-    Circular boundary and origin as in `convolution`. Batches of different image sizes may be summed.
+    Circular boundary and origin as in `convolution`. Batches of different image sizes may be summed. Sparse codes on a
+    CPU go through a compiled kernel (where there is one), which visits the pairs of neighbouring entries only and whose
+    numbers do not depend on the number of threads; others go through Fourier transforms, some images at a time. Neither
+    way's memory grows with the batch.
+
+    Args:
+        codes: dense, or a sparse COO tensor.
+        images: what was coded, of the codes' dtype and device.
+        size: S.
+
+    Raises:
+        InputError: codes and images are not of the same images.
     """
+    if (len(codes), *codes.shape[2:]) != (len(images), *images.shape[2:]):
+        raise InputError(
+            f"the codes have shape {tuple(codes.shape)}, the images {tuple(images.shape)}",
+            "pass the codes of these images, with as many images, rows and columns",
+        )
+    if _for_kernel(codes, images, size):
+        threads = torch.get_num_threads()
+        return Statistics(*binding.statistics(images.contiguous(), to_kernel(codes), codes.shape[1], size, threads))
+    together = max(1, PIXELS_AT_A_TIME // (images.shape[-2] * images.shape[-1]))
+    rows = torch.arange(len(images), device=images.device).split(together)
+    parts = ((codes.index_select(0, part), images[part]) for part in rows)
+    return reduce(add, (_dense(z.to_dense() if z.is_sparse else z, x, size) for z, x in parts))
+
+
+def _for_kernel(codes: Codes, images: Images, size: int) -> bool:
+    """Whether the compiled kernel can make these statistics, and faster than Fourier transforms would."""
+    return (
+        codes.layout == torch.sparse_coo
+        and codes.device.type == images.device.type == "cpu"
+        and codes.dtype == images.dtype
+        and images.dtype in binding.SUFFIXES
+        and not (torch.is_grad_enabled() and (codes.requires_grad or images.requires_grad))
+        and codes._nnz() * size <= DENSE_FROM * codes.numel()
+        and available() is None
+    )
+
+
+def _dense(codes: Codes, images: Images, size: int) -> Statistics:
     height, width = codes.shape[-2:]
     codes_hat, images_hat = to_spectra(codes), to_spectra(images)
     rows, columns = _lags(size, height), _lags(size, width)

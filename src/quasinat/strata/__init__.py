@@ -1,8 +1,10 @@
 """The stratified quasi-natural space: which dictionary an image is coded with, and learning those dictionaries."""
 
-from quasinat.strata.autoencoder import DenoisingAutoencoder, train_autoencoder
-from quasinat.strata.dictionaries import Split, learn_dictionaries, split_bands
-from quasinat.strata.strata import Strata, fit_strata
+from quasinat.strata.autoencoder import DenoisingAutoencoder, load_autoencoder, save_autoencoder, train_autoencoder
+from quasinat.strata.bands import Split, split_bands
+from quasinat.strata.dictionaries import learn_dictionaries
+from quasinat.strata.dictionaries_file import load_dictionaries, save_dictionaries
+from quasinat.strata.strata import Strata, fit_strata, strata_from
 
 __all__ = [
     "DenoisingAutoencoder",
@@ -10,6 +12,11 @@ __all__ = [
     "Strata",
     "fit_strata",
     "learn_dictionaries",
+    "load_autoencoder",
+    "load_dictionaries",
+    "save_autoencoder",
+    "save_dictionaries",
     "split_bands",
+    "strata_from",
     "train_autoencoder",
 ]

@@ -1,4 +1,4 @@
-"""k-means on latents (faiss), ten starts, the best kept."""
+"""k-means on latents (faiss), ten k-means++ starts (Arthur & Vassilvitskii 2007), the best kept."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -17,6 +17,7 @@ def k_means(
         latents: `B L`, training latents only.
         count: M, at most the number of latents.
         starts: restarts; the one of least inertia wins.
+        iterations: of each start, at most; it ends when the inertia no longer falls.
         seed: of the starts.
 
     Raises:
@@ -34,8 +35,9 @@ def k_means(
         niter=iterations,
         nredo=starts,
         seed=seed,
+        init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
         min_points_per_centroid=1,
-        max_points_per_centroid=len(points),
+        max_points_per_centroid=len(points),  # every latent counts: no subsample
     )
     clustering.train(points)
     _, nearest = clustering.index.search(points, 1)

@@ -1,6 +1,7 @@
 """Trains a classifier on images, clean or transformed (the paper, section 3.5)."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from quasinat.arrays import Images, Labels
 from quasinat.networks.normalise import Normalise
 from quasinat.training.augment import mirror_and_shift
+from quasinat.training.checkpoint import Checkpoint, digest
 from quasinat.training.loop import minimise
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -28,6 +30,7 @@ def train_classifier(
     augment: bool = True,
     seed: int = 0,
     on_epoch: Callable[[int, float], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> Network:
     """Trains `network` in place with cross-entropy and returns it in eval mode.
 
@@ -38,6 +41,7 @@ def train_classifier(
         augment: mirror and shift the images as they are drawn.
         seed: of the batches and the augmentation.
         on_epoch: called with the epoch, from 1, and its mean loss.
+        checkpoint: a file that keeps the state after every epoch; started again, the training continues from it.
     """
     for module in network.modules():
         if isinstance(module, Normalise) and len(images):
@@ -47,6 +51,10 @@ def train_classifier(
         batch = mirror_and_shift(images[indices], generator) if augment else images[indices]
         return F.cross_entropy(network(batch), labels[indices], label_smoothing=label_smoothing)
 
+    kept = None
+    if checkpoint:
+        own = {"label_smoothing": label_smoothing, "augment": augment, "data": digest(images, labels)}
+        kept = Checkpoint(checkpoint, {"training": f"classifier {type(network).__name__}", **own})
     minimise(
         network,
         loss,
@@ -57,5 +65,6 @@ def train_classifier(
         weight_decay=weight_decay,
         seed=seed,
         on_epoch=on_epoch,
+        checkpoint=kept,
     )
     return network

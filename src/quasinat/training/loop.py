@@ -1,11 +1,13 @@
 """The one training loop: AdamW under a one-cycle schedule, seeded batches, any loss on a batch of indices."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from quasinat.errors import InputError, UsageError
+from quasinat.training.checkpoint import Checkpoint, resume, write_checkpoint
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -13,6 +15,11 @@ def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tenso
     for indices in torch.randperm(count, generator=generator).split(size):
         if len(indices) > 1:
             yield indices
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of one epoch's randomness; a run that continues needs none of the earlier epochs' draws."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:4])
 
 
 def minimise(
@@ -26,8 +33,12 @@ def minimise(
     weight_decay: float = 0.0,
     seed: int = 0,
     on_epoch: Callable[[int, float], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Trains `module` in place and leaves it in eval mode.
+
+    With a checkpoint, the state is written after every epoch; a run that is started again with the same arguments
+    continues from it and ends with the weights, to the bit, of one that was never interrupted.
 
     Args:
         module: its parameters are optimised.
@@ -36,33 +47,65 @@ def minimise(
         epochs, batch_size: passes over it, in shuffled batches.
         learning_rate: the peak of the one-cycle schedule (Smith & Topin 2018).
         weight_decay: of AdamW.
-        seed: of the batches and of the loss's randomness.
-        on_epoch: called with the epoch, from 1, and its mean loss.
+        seed: of the batches and of the loss's and the module's randomness, each epoch's its own.
+        on_epoch: called with the epoch, from 1, and its mean loss; at once for those that a checkpoint holds.
+        checkpoint: where the state is kept.
 
     Raises:
-        InputError: fewer than two training images, or the loss stopped being finite.
-        UsageError: batches of fewer than two images.
+        InputError: fewer than two training images, the loss stopped being finite, or the checkpoint is damaged.
+        UsageError: batches of fewer than two images, or the checkpoint is of a training with other arguments.
     """
     if count < 2:
         raise InputError(f"{count} training images are too few to train on", "give at least two")
     if batch_size < 2:
         raise UsageError(f"batches of {batch_size} are too small to train on", "ask for at least two images a batch")
-    generator = torch.Generator().manual_seed(seed)
+    arguments = {
+        "count": count,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "seed": seed,
+    }
     per_epoch = sum(1 for _ in batches(count, batch_size, torch.Generator()))
     optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(2, epochs * per_epoch))
+    losses = resume(checkpoint, arguments, module, optimiser, schedule) if checkpoint else []
+    for done, value in enumerate(losses, 1):
+        if on_epoch:
+            on_epoch(done, value)
     module.train()
-    for epoch in range(1, epochs + 1):
-        total = torch.zeros(())
+    for epoch in range(len(losses) + 1, epochs + 1):
+        losses.append(_epoch(module, loss, optimiser, schedule, count, batch_size, epoch_seed(seed, epoch)))
+        if checkpoint:
+            write_checkpoint(checkpoint, arguments, module, optimiser, schedule, losses)
+        if on_epoch:
+            on_epoch(epoch, losses[-1])
+    module.eval()
+
+
+def _epoch(
+    module: nn.Module,
+    loss: Callable[[Tensor, torch.Generator], Tensor],
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    count: int,
+    batch_size: int,
+    seed: int,
+) -> float:
+    """One pass over the training set; its mean loss."""
+    total, steps = torch.zeros(()), 0
+    generator = torch.Generator().manual_seed(seed)
+    devices = {parameter.device for parameter in module.parameters() if parameter.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(devices, key=str)):
+        torch.manual_seed(seed + 1)  # what a module draws by itself, as dropout does, is the seed's too
         for indices in batches(count, batch_size, generator):
             optimiser.zero_grad(set_to_none=True)
             value = loss(indices, generator)
             value.backward()
             optimiser.step()
             schedule.step()
-            total += value.detach().cpu() / per_epoch
-        if not bool(total.isfinite()):
-            raise InputError("the training loss is no longer finite", "lower the learning rate or check the images")
-        if on_epoch:
-            on_epoch(epoch, float(total))
-    module.eval()
+            total, steps = total + value.detach().cpu(), steps + 1
+    if not bool(total.isfinite()):
+        raise InputError("the training loss is no longer finite", "lower the learning rate or check the images")
+    return float(total / steps)

@@ -1,7 +1,7 @@
-"""The compiled coordinate descent kernel, seen from Python: found, loaded, and called on tensors.
+"""The compiled kernels, seen from Python: found, loaded, and called on tensors.
 
-`coordinate_descent.cpp` is built into the package as an extension module with plain C functions in it, which are called
-through ctypes (so the interpreter's lock is released while they run).
+`coordinate_descent.cpp` and `statistics.cpp` are built into the package as one extension module with plain C functions
+in it, which are called through ctypes (so the interpreter's lock is released while they run).
 """
 
 import ctypes
@@ -67,20 +67,30 @@ class Report(NamedTuple):
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The loaded kernel, or `None` where it was not built or cannot be loaded."""
+    """The loaded kernels, or `None` where they were not built, or from other sources, or cannot be loaded."""
     spec = importlib.util.find_spec(MODULE)
     if spec is None or spec.origin is None:
         return None
     try:
-        loaded = ctypes.CDLL(spec.origin)
-    except OSError:
+        return _declared(ctypes.CDLL(spec.origin))
+    except (OSError, AttributeError):
         return None
+
+
+def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of its functions.
+
+    Raises:
+        AttributeError: it lacks one of them.
+    """
     for suffix in SUFFIXES.values():
         solve, take, span = (getattr(loaded, f"quasinat_{name}_{suffix}") for name in ("solve", "take", "span"))
         solve.restype, take.restype, span.restype = c_void_p, None, c_int
         solve.argtypes = [POINTER(Shape), c_void_p, c_void_p, POINTER(Options), POINTER(_Sparse), POINTER(_Report)]
         take.argtypes = [c_void_p, c_void_p, c_void_p]
         span.argtypes = [POINTER(Shape), c_void_p, c_void_p, POINTER(Options), POINTER(_Sparse), *[c_void_p] * 3]
+        sums = getattr(loaded, f"quasinat_statistics_{suffix}")
+        sums.argtypes = [POINTER(Shape), *[c_void_p] * 4, c_int64, *[c_void_p] * 3]
     loaded.quasinat_set_level.argtypes = [c_int]
     return loaded
 
@@ -133,6 +143,33 @@ def span(images: Tensor, filters: Tensor, options: Options, support: SparseCodes
     if failed:
         raise MemoryError("the coordinate descent kernel ran out of memory")
     return projected, coefficients, steps
+
+
+def statistics(
+    images: Tensor, codes: SparseCodes, filters: int, size: int, threads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Correlations `K K 2S-1 2S-1`, cross `K C S S` and energy of contiguous CPU images `B C H W` and codes of K maps.
+
+    All of one dtype, float32 or float64; sums are double inside, in one more table of half as many numbers. What comes
+    out does not depend on the number of threads.
+    """
+    shape, suffix, loaded = Shape(*images.shape, filters, size), SUFFIXES[images.dtype], _loaded()
+    lags = 2 * size - 1
+    correlations = images.new_empty(filters, filters, lags, lags)
+    cross = images.new_empty(filters, images.shape[1], size, size)
+    energy = torch.empty((), dtype=torch.float64)
+    failed = getattr(loaded, f"quasinat_statistics_{suffix}")(
+        byref(shape),
+        images.data_ptr(),
+        *(tensor.data_ptr() for tensor in codes),
+        threads,
+        correlations.data_ptr(),
+        cross.data_ptr(),
+        energy.data_ptr(),
+    )
+    if failed:
+        raise MemoryError("the statistics kernel ran out of memory")
+    return correlations, cross, energy.to(images.dtype)
 
 
 def _loaded() -> ctypes.CDLL:

@@ -1,0 +1,75 @@
+"""quasinat project: files of images through a layer, into files."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quasinat.cli.bars import Bars
+from quasinat.experiments.projection import layer_fingerprint, project_files
+from quasinat.layer import SparseTransformationLayer
+
+EXAMPLE = """Every file is written whole; the same command again continues. PNG files hold round(255 x).
+
+Grey images become RGB for a layer of three channels, and RGB images grey (ITU-R 601) for a layer of one.
+
+Transparency is put over white; EXIF turns are not applied.
+
+Images that cannot be used are left out, listed at the end and in OUT/manifest.json; the exit status is then 1.
+
+Example:  quasinat project photos projected --layer my-demo/stratified.stl
+
+CIFAR-10: quasinat project cifar-10-batches-py projected --split train --layer my-demo/stratified.stl"""
+
+
+def project(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Images at any depth, cifar-10-batches-py, or shards of ours.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder; an unfinished one is continued.")],
+    layer: Annotated[Path, typer.Option(help="The file of the layer.")],
+    sparsity: Annotated[float | None, typer.Option("--lambda", help="Another lambda than the layer's.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="png or shards; png for image files and shards for the others by default.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of CIFAR-10: train or test; test by default.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images projected together; fewer of large ones.")] = 64,
+    shard_size: Annotated[int, typer.Option(help="Images in a shard, all of one size; fewer of large ones.")] = 1000,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier run's images from OUT.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the PSNR of every image.")] = False,
+) -> None:
+    """Send the images of a folder through a layer and write them, keeping names and structure."""
+    loaded = SparseTransformationLayer.load(layer)
+    with Bars() as bars:
+        report = project_files(
+            loaded if sparsity is None else loaded.with_sparsity(sparsity),
+            source,
+            out,
+            fingerprint=layer_fingerprint(layer),
+            format=format,
+            split=split,
+            batch_size=batch_size,
+            shard_size=shard_size,
+            strict=strict,
+            overwrite=overwrite,
+            progress=bars,
+        )
+    mean = report.mean_psnr()
+    lines = {
+        "images written": report.written,
+        "already there": report.skipped,
+        "failed": len(report.failed),
+        "mean PSNR": "none differs from its input" if mean is None else f"{mean:.2f} dB",
+        "seconds": f"{report.seconds:.1f}",
+    }
+    print(json.dumps(report.as_json()) if as_json else "\n".join(f"{name:<16}{line}" for name, line in lines.items()))
+    for failure in report.failed:
+        print(f"quasinat: left out: {failure.reason}", file=sys.stderr)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+project.__doc__ = f"{project.__doc__}\n\n{EXAMPLE}"

@@ -1,0 +1,44 @@
+"""quasinat show filters: every filter of a layer in one picture."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = """Example:  quasinat show filters LAYER.stl --out filters.png
+
+By use:   quasinat show filters LAYER.stl --out filters.svg --data cifar10 --root DIR"""
+
+
+def filters(
+    layer: Annotated[Path, typer.Argument(help="The layer's file.")],
+    out: Annotated[Path, typer.Option(help="The picture: a .png, .svg or .pdf file.")],
+    data: Annotated[str | None, typer.Option(help="Sort by use on photographs, cifar10 or folder.")] = None,
+    root: Annotated[str | None, typer.Option(help="Where the images of cifar10 or folder are.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side in pixels: 32, 48 or 64; any for a folder.")] = None,
+    colour: Annotated[bool | None, typer.Option("--colour", help="Photographs in colour, mean left in.")] = None,
+    convert: Annotated[str | None, typer.Option(help="Convert a folder's images: rgb or grey.")] = None,
+    images: Annotated[int, typer.Option(help="Test images to count the use on.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the draw of the images.")] = 0,
+) -> None:
+    """The filters of every dictionary, each on its own scale around mid-grey.
+
+    The most used come first where images are given, else the smoothest.
+    """
+    from quasinat.cli.show_strata import image_settings
+    from quasinat.errors import UsageError
+    from quasinat.layer import SparseTransformationLayer
+    from quasinat.report.filter_sheet import filters_of_layer, picture_format
+
+    picture_format(out)
+    given = {"root": root, "image_size": image_size, "colour": colour, "convert": convert}
+    foreign = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if data is None and foreign:
+        raise UsageError(f"{foreign[0]} is given without --data", "name the image set with --data, or leave it out")
+    settings = None if data is None else image_settings(data=data, seed=seed, **given)
+    loaded = SparseTransformationLayer.load(layer)
+    filters_of_layer(loaded, layer.name, settings, images).save(out)
+    print(out)
+
+
+filters.__doc__ = f"{filters.__doc__}\n\n{EXAMPLE}"

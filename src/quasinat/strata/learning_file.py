@@ -1,0 +1,71 @@
+"""A learner's state as a file, so that an interrupted learning loses at most one pass."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quasinat.artefact import read_artefact, write_artefact
+from quasinat.errors import InputError, UsageError
+from quasinat.sparse_coding.dictionary_problem import LearningState
+
+KIND = "learning state"
+
+
+def save_state(state: LearningState, path: Path, settings: dict[str, Any]) -> None:
+    """Writes the state, whole or not at all; `settings` says what it belongs to."""
+    tensors: dict[str, Tensor] = {"filters": state.filters}
+    sparse = {}
+    for name, tensor in state.memory.items():
+        if tensor.is_sparse:
+            sparse[name] = list(tensor.shape)
+            tensors[f"indices/{name}"], tensors[f"values/{name}"] = tensor.indices(), tensor.values()
+        else:
+            tensors[f"dense/{name}"] = tensor
+    card = {
+        "settings": settings,
+        "passes": state.passes,
+        "curve": state.curve,
+        "held_out": state.held_out,
+        "reseeded": state.reseeded,
+        "sparse": sparse,
+    }
+    write_artefact(path, KIND, tensors, card)
+
+
+def load_state(path: Path, settings: dict[str, Any]) -> LearningState | None:
+    """The state that `save_state` wrote with equal settings; `None` where there is no file.
+
+    Raises:
+        InputError: the file is damaged, or no learning state.
+        UsageError: it belongs to other settings.
+    """
+    if not path.is_file():
+        return None
+    tensors, card = read_artefact(path, KIND)
+    try:
+        _check_settings(path, card["settings"], settings)
+        memory = {name.removeprefix("dense/"): tensor for name, tensor in tensors.items() if name.startswith("dense/")}
+        for name, shape in card["sparse"].items():
+            indices, values = tensors[f"indices/{name}"], tensors[f"values/{name}"]
+            memory[name] = torch.sparse_coo_tensor(indices, values, shape, is_coalesced=True, check_invariants=False)
+        return LearningState(
+            filters=tensors["filters"],
+            passes=card["passes"],
+            curve=tuple(card["curve"]),
+            held_out=tuple(card["held_out"]),
+            reseeded=card["reseeded"],
+            memory=memory,
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no intact learning state ({error})", "delete it to start afresh") from None
+
+
+def _check_settings(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    for name in sorted({*theirs, *ours}):
+        if theirs.get(name) != ours.get(name):
+            raise UsageError(
+                f"{path} belongs to a learning with other settings ({name}: {theirs.get(name)}, not {ours.get(name)})",
+                "delete it to start afresh",
+            )

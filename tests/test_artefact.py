@@ -112,7 +112,9 @@ def test_another_schema_is_named(path: Path, schema: object) -> None:
 
 
 def test_another_kind_is_named(path: Path) -> None:
-    with pytest.raises(InputError, match=r"thing\.safetensors holds a thing, not a layer; pass a file that holds a l"):
+    with pytest.raises(
+        InputError, match=r"thing\.safetensors is a file of kind 'thing', not 'layer'; pass one of kind 'l"
+    ):
         read_artefact(path, "layer")
     assert read_card(path)["kind"] == "thing"  # of any kind
 

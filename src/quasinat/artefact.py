@@ -51,7 +51,7 @@ def read_artefact(path: Path, kind: str) -> tuple[dict[str, Tensor], Card]:
     tensors, metadata = read_tensors(path)
     card = _card(path, metadata)
     if card.get("kind") != kind:
-        raise InputError(f"{path} holds a {card.get('kind')}, not a {kind}", f"pass a file that holds a {kind}")
+        raise InputError(f"{path} is a file of kind {card.get('kind')!r}, not {kind!r}", f"pass one of kind {kind!r}")
     return tensors, card
 
 

@@ -181,11 +181,11 @@ def test_bad_usage_is_one_line_before_anything_is_learned(
 
 def test_a_file_of_another_kind_is_refused(parts: Path, data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert learn("strata", parts / "x", *data, "--autoencoder", parts / "s") == 1
-    assert "s holds a strata, not a autoencoder" in one_line(capsys)
+    assert "s is a file of kind 'strata', not 'autoencoder'" in one_line(capsys)
     assert learn("dictionaries", parts / "x", *data, "--strata", parts / "d") == 1
-    assert "d holds a dictionaries, not a strata" in one_line(capsys)
+    assert "d is a file of kind 'dictionaries', not 'strata'" in one_line(capsys)
     assert learn("layer", parts / "x", *data, "--strata-file", parts / "s", "--dictionaries-file", parts / "a") == 1
-    assert "a holds a autoencoder, not a dictionaries" in one_line(capsys)
+    assert "a is a file of kind 'autoencoder', not 'dictionaries'" in one_line(capsys)
 
 
 def test_an_existing_file_is_refused_before_any_data_is_read(

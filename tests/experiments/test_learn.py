@@ -178,4 +178,4 @@ def test_the_work_is_beside_the_file(root: Path, tmp_path: Path) -> None:
     learning = open_learning(lambda: training_images("cifar10", root), tmp_path / "a" / "layer.stl", Silent())
     assert isinstance(learning, Learning)
     assert learning.work == tmp_path / "a" / "layer.stl.learning"
-    assert not (tmp_path / "a").exists()
+    assert not learning.work.with_name("layer.stl").exists()

@@ -59,13 +59,16 @@ def images(data: Dataset) -> Tensor:
 
 
 class Log:
-    """Notes the tasks."""
+    """Notes the tasks; at one of them the user presses Ctrl-C."""
 
-    def __init__(self) -> None:
+    def __init__(self, interrupted_at: str = "") -> None:
         self.titles: list[str] = []
+        self.interrupted_at = interrupted_at
 
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        if title == self.interrupted_at:
+            raise KeyboardInterrupt
         self.titles.append(title)
         yield lambda done: None
 
@@ -155,15 +158,23 @@ def test_held_out_images_are_a_draw_of_the_test_images(data: Dataset) -> None:
 
 
 def test_a_run_continues_and_refuses_another(data: Dataset, tmp_path: Path) -> None:
-    layer, log = stratified(data.train_images[:30]), Log()
+    layer, log, rest = stratified(data.train_images[:30]), Log("attack deepfool-0.03"), Log()
+    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        run_strata_report(layer, data, SETTINGS, tmp_path / "a", images=8, universal=universal(), progress=log)
     report, test = run_strata_report(
-        layer, data, SETTINGS, tmp_path / "a", images=8, universal=universal(), progress=log
+        layer, data, SETTINGS, tmp_path / "a", images=8, universal=universal(), progress=rest
     )
+    assert rest.titles[:2] == ["attack deepfool-0.03", "attack cw-0.03"]
+    assert all(tensor.equal(before[name]) for name, tensor in layer.state_dict().items())  # attacks fit nothing
     attacks = ["fgsm-0.08", "fgsm-0.04", "bim-0.03", "deepfool-0.03", "cw-0.03"]
     assert list(report["columns"]) == ["clean", *attacks]
     assert log.titles[0] == "train the vanilla classifier"
     assert len(test) == report["data"]["n"] == report["all"]["test"] == 8
     assert report["all"]["fit"] == 30
+    assert report["settings"].items() <= SETTINGS.as_json().items()
+    assert {"network", "seed", "cw_steps"} < report["settings"].keys()
+    assert not {"root", "train_per_class", "filters"} & report["settings"].keys()  # of this machine, or not used
     assert all(part["right"]["n"] == 8 for part in report["columns"].values())
     again = Log()
     continued, _ = run_strata_report(

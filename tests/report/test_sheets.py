@@ -35,6 +35,7 @@ from quasinat.report.strata_sheet import (
     strata_sheet,
     strata_tables,
     strata_terminal,
+    unchanged_words,
     write_strata,
 )
 from quasinat.sparse_coding import SparseCodingProblem, solve
@@ -48,11 +49,10 @@ def images_of(channels: int, count: int = 9, side: int = 24) -> Tensor:
 
 def check_clean(sheet: Sheet) -> None:
     """No text and no picture overlaps another or leaves the sheet."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_agg import RendererAgg
 
-    canvas = FigureCanvasAgg(sheet.figure)
-    canvas.draw()
-    boxes = [text.get_window_extent(canvas.get_renderer()) for text in sheet.figure.texts if text.get_text()]
+    renderer = RendererAgg(1, 1, sheet.figure.dpi)
+    boxes = [text.get_window_extent(renderer) for text in sheet.figure.texts if text.get_text()]
     boxes += [axes.get_window_extent() for axes in sheet.figure.axes]
     for i, one in enumerate(boxes):
         assert one.x0 >= 0 and one.y0 >= 0 and one.x1 <= sheet.width and one.y1 <= sheet.height, one  # noqa: PT018
@@ -93,6 +93,10 @@ def test_an_image_is_fitted_by_whole_factors_or_scaled_down() -> None:
     image = torch.rand(1, 20, 30)
     same, *size = fitted(image, 100)
     assert (same is image, size) == (True, [90, 60])
+    assert fitted(image, 75)[1:] == (75, 50)  # five pixels of the bitmap each
+    assert fitted(image[:, :15, :29], 75)[1:] == (58, 30)  # five would not fill whole units
+    between, *size = fitted(image, 25)
+    assert (between.shape, size) == ((1, 34, 50), [25, 17])
     small, *size = fitted(torch.rand(3, 1000, 500), 100)
     assert (small.shape, size) == ((3, 200, 100), [50, 100])
     assert fitted(torch.rand(3, 4, 2000), 100)[2] == 1
@@ -190,8 +194,9 @@ def test_the_sheet_of_a_layer_says_its_order() -> None:
 # Codes
 
 
-@pytest.mark.parametrize("shape", [(24, 24), (12, 90), (300, 40), (130, 700)])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("channels", "shape"), [(1, (24, 24)), (3, (32, 32)), (3, (12, 90)), (1, (300, 40)), (3, (130, 700))]
+)
 def test_codes_of_any_image_make_a_clean_sheet(channels: int, shape: tuple[int, int], tmp_path: Path) -> None:
     image = torch.nn.functional.interpolate(images_of(channels, 1), shape, mode="bilinear")[0]
     coded = code_image(universal(channels), image)
@@ -199,7 +204,7 @@ def test_codes_of_any_image_make_a_clean_sheet(channels: int, shape: tuple[int, 
     check_clean(sheet)
     sheet.save(tmp_path / "codes.png")
     used = min(10, int(coded.codes.flatten(1).any(1).sum()))
-    assert len(sheet.figure.axes) == 7 + 2 * used
+    assert len(sheet.figure.axes) == 8 + 2 * used
 
 
 def test_the_facts_are_those_of_the_solution() -> None:
@@ -207,7 +212,8 @@ def test_the_facts_are_those_of_the_solution() -> None:
     layer = stratified(images)
     coded = code_image(layer, images[4])
     assert (coded.stratum, coded.margin) == (1, 1.0)
-    torch.testing.assert_close(coded.reconstruction, layer(images[4:5])[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(coded.seen, layer(images[4:5])[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close((coded.passed + coded.rebuilt).clamp(0, 1), coded.seen, rtol=0, atol=1e-6)
     torch.testing.assert_close(coded.passed + coded.coded, images[4])
     problem = SparseCodingProblem(coded.coded[None], layer.filters[1], layer.sparsity)
     assert coded.objective == pytest.approx(float(problem.objective(coded.codes[None])), rel=1e-4)
@@ -233,9 +239,16 @@ def test_a_disc_lies_in_the_middle_of_its_atom() -> None:
     image = torch.full((1, 20, 20), 0.5)
     image[0, 3:8, 6:11] += layer.filters[0, 2, 0] / 2
     coded = code_image(layer, image)
-    axes = code_sheet(coded).figure.axes[5]
+    axes = code_sheet(coded).figure.axes[6]
     place = axes.collections[0].get_offsets()[0]  # of the largest
     assert np.abs(np.asarray(place) - [8.5, 5.5]).max() <= 1
+
+
+def test_discs_and_image_are_in_the_same_pixels_after_resampling() -> None:
+    image = torch.nn.functional.interpolate(images_of(1, 1), (60, 900), mode="bilinear")[0]
+    axes = code_sheet(code_image(universal(), image)).figure.axes[6]
+    assert axes.images[0].get_extent() == [0, 900, 60, 0]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 900), (60, 0))
 
 
 def test_an_image_file_is_read_as_the_layer_wants_it(tmp_path: Path) -> None:
@@ -283,6 +296,9 @@ def test_the_tables_hold_every_stratum_and_every_attack() -> None:
     assert "| DeepFool-0.03 | 100.0 | 1.00 |" in text
     assert "trained on 60 images for 2 epochs" in text
     assert "not given" not in strata_markdown(report_of(images_of(1), compared=True))
+    share = report["columns"]["cw-0.03"]["unchanged"]["value"]
+    assert unchanged_words(report).endswith(f", CW-0.03 {100 * share:.1f} %")
+    assert unchanged_words(report).count("%") == 5
     for _, rows in strata_tables(report):
         assert len({len(row) for row in rows}) == 1
 
@@ -315,8 +331,9 @@ def test_samples_are_typical_or_random() -> None:
 )
 def test_every_stratum_has_its_images_beside_its_filters(side: int, filters: int, size: int) -> None:
     samples = [torch.rand(count, 3, side, side) for count in (40, 0, 3)]
-    sheet = strata_sheet(samples, torch.randn(3, filters, 3, size, size), title="the strata")
+    sheet = strata_sheet(samples, torch.randn(3, filters, 3, size, size), title="the strata", note="unchanged")
     check_clean(sheet)
+    assert words(sheet)[:2] == ["the strata", "unchanged"]
     assert len(sheet.figure.axes) == 5  # a stratum without images has its filters alone
 
 

@@ -63,7 +63,7 @@ def test_an_autoencoder_survives_its_file(tmp_path: Path) -> None:
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert loaded(images).equal(network(images))
-    with pytest.raises(InputError, match=r"autoencoder\.st holds a autoencoder, not a strata"):
+    with pytest.raises(InputError, match=r"autoencoder\.st is a file of kind 'autoencoder', not 'strata'"):
         Strata.load(path)
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(InputError, match=r"autoencoder\.st is damaged"):

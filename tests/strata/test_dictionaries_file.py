@@ -91,4 +91,4 @@ def test_another_file_is_refused(path: Path, tmp_path: Path) -> None:
         path.write_bytes(content[:length])
         refused(path, "is damaged")
     write_artefact(path, "strata", {"filters": torch.zeros(1)}, {})
-    refused(path, "holds a strata, not a dictionaries")
+    refused(path, "is a file of kind 'strata', not 'dictionaries'")

@@ -94,7 +94,7 @@ def test_a_damaged_state_is_refused_in_one_line(state: LearningState, tmp_path: 
     write_artefact(path, "learning state", tensors, card | {"curve": 3})
     refused("is no intact learning state")
     write_artefact(path, "dictionaries", tensors, card | {"kind": "dictionaries"})
-    refused("holds a dictionaries, not a learning state")
+    refused("is a file of kind 'dictionaries', not 'learning state'")
     save_state(state, path, SETTINGS)
     path.write_bytes(path.read_bytes()[:-1])
     refused("is damaged")

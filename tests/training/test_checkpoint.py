@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         refused("checkpoint is damaged")
     write_artefact(path, "layer", tensors, card | {"kind": "layer"})
-    refused("holds a layer, not a checkpoint")
+    refused("is a file of kind 'layer', not 'checkpoint'")
     for name, value, match in (
         ("module.0.bias", None, "lacks the tensor module.0.bias"),
         ("optimiser.1.exp_avg", None, "lacks the tensor optimiser.1.exp_avg"),

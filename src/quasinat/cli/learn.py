@@ -33,7 +33,7 @@ Data = Annotated[str, typer.Option(help="photographs (built in), cifar10 or fold
 Root = Annotated[Path | None, typer.Option(help="Where the images of cifar10 or folder are.")]
 Size = Annotated[int | None, typer.Option(help="Side in pixels of a folder's images or of the photographs' patches.")]
 Out = Annotated[Path, typer.Option(help="The file to write.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Learn again where --out exists.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Learn again, from the start, where --out exists.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same numbers.")]
 Noise = Annotated[float, typer.Option(help="Deviation of the Gaussian noise.")]
 Width = Annotated[int, typer.Option(min=1, help="Channels of each stage.")]

@@ -6,17 +6,20 @@ from typing import Annotated
 
 import typer
 
-EXAMPLE = """Example:  quasinat show codes LAYER.stl photo.png --out codes.png"""
-
 
 def codes(
-    layer: Annotated[Path, typer.Argument(help="The layer's file.")],
-    image: Annotated[Path, typer.Argument(help="An image file; it is converted to the layer's grey or colour.")],
+    layer: Annotated[Path, typer.Argument(metavar="LAYER", help="The layer's file.")],
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="An image file; it becomes grey or colour, as the layer is.")
+    ],
     out: Annotated[Path, typer.Option(help="The picture: a .png, .svg or .pdf file.")],
     image_size: Annotated[int | None, typer.Option(help="Scale the image's short side to so many pixels.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
-    """One image: its bands, T(x), the difference, and where which atoms are active."""
+    """One image: its bands, T(x), the difference, and where which atoms are active.
+
+    Example:  quasinat show codes LAYER.stl photo.png --out codes.png
+    """
     from quasinat.layer import SparseTransformationLayer
     from quasinat.report.code_sheet import code_image, code_sheet, read_for
     from quasinat.report.filter_sheet import picture_format
@@ -29,6 +32,3 @@ def codes(
         print(json.dumps(coded.as_json()))
     else:
         print("\n".join(f"{name:<20}{value}" for name, value in coded.facts()))
-
-
-codes.__doc__ = f"{codes.__doc__}\n\n{EXAMPLE}"

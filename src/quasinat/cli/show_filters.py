@@ -5,13 +5,9 @@ from typing import Annotated
 
 import typer
 
-EXAMPLE = """Example:  quasinat show filters LAYER.stl --out filters.png
-
-By use:   quasinat show filters LAYER.stl --out filters.svg --data cifar10 --root DIR"""
-
 
 def filters(
-    layer: Annotated[Path, typer.Argument(help="The layer's file.")],
+    layer: Annotated[Path, typer.Argument(metavar="LAYER", help="The layer's file.")],
     out: Annotated[Path, typer.Option(help="The picture: a .png, .svg or .pdf file.")],
     data: Annotated[str | None, typer.Option(help="Sort by use on photographs, cifar10 or folder.")] = None,
     root: Annotated[str | None, typer.Option(help="Where the images of cifar10 or folder are.")] = None,
@@ -24,6 +20,10 @@ def filters(
     """The filters of every dictionary, each on its own scale around mid-grey.
 
     The most used come first where images are given, else the smoothest.
+
+    Example:  quasinat show filters LAYER.stl --out filters.png
+
+    By use:   quasinat show filters LAYER.stl --out filters.svg --data cifar10 --root DIR
     """
     from quasinat.cli.show_strata import image_settings
     from quasinat.errors import UsageError
@@ -39,6 +39,3 @@ def filters(
     loaded = SparseTransformationLayer.load(layer)
     filters_of_layer(loaded, layer.name, settings, images).save(out)
     print(out)
-
-
-filters.__doc__ = f"{filters.__doc__}\n\n{EXAMPLE}"

@@ -9,11 +9,9 @@ import typer
 from quasinat.cli.bars import Bars
 from quasinat.experiments import DemoSettings
 
-EXAMPLE = """Example:  quasinat show strata LAYER.stl --data cifar10 --root DIR --out strata"""
-
 
 def strata(
-    layer: Annotated[Path, typer.Argument(help="The file of a layer with strata.")],
+    layer: Annotated[Path, typer.Argument(metavar="LAYER", help="The file of a layer with strata.")],
     out: Annotated[Path, typer.Option(help="Output folder; the folder of an unfinished run is continued.")],
     data: Annotated[str, typer.Option(help="photographs (built in), cifar10 or folder.")] = "photographs",
     root: Annotated[str | None, typer.Option(help="Where the images of cifar10 or folder are.")] = None,
@@ -32,8 +30,11 @@ def strata(
 ) -> None:
     """Sizes, sample images and filters of the strata, and how often an attack leaves an image in its own.
 
-    A vanilla classifier is trained and attacked; the layer plays no part in that. Writes strata.json, strata.md and
-    strata.png.
+    A vanilla classifier is trained and attacked; the layer plays no part in that, nor do attacked images in any fit.
+
+    Writes strata.json, strata.md and strata.png.
+
+    Example:  quasinat show strata LAYER.stl --universal ONE.stl --data cifar10 --root DIR --out strata
     """
     from rich.console import Console
 
@@ -95,6 +96,3 @@ def keep_apart(folder: Path, *files: Path | None) -> None:
     for file in files:
         if file is not None and folder.resolve() in file.resolve().parents:
             raise UsageError(f"{file} lies in the output folder {folder}", "choose another --out")
-
-
-strata.__doc__ = f"{strata.__doc__}\n\n{EXAMPLE}"

@@ -16,6 +16,7 @@ from quasinat.data.training import TrainingImages
 from quasinat.errors import UsageError, did_you_mean
 from quasinat.evaluation import code_fingerprint
 from quasinat.experiments.progress import Progress
+from quasinat.files import read_json, write_json
 from quasinat.layer import Normalise, SparseTransformationLayer
 from quasinat.sparse_coding import LEARNERS, Auto, Constraint, Dictionary, LearningState
 from quasinat.strata import DenoisingAutoencoder, Split, Strata, fit_strata, learn_dictionaries, train_autoencoder
@@ -175,14 +176,19 @@ def open_learning(
         read: reads the training images, once it is known that `out` may be written.
 
     Raises:
-        UsageError: `out` exists.
+        UsageError: `out` exists, or what was left is of other code.
     """
     work = out.with_name(out.name + ".learning")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists", "choose another --out, or pass --overwrite")
     if overwrite:
         shutil.rmtree(work, ignore_errors=True)
-    return Learning(read(), work, progress)
+    code, mark = {"code": code_fingerprint()}, work / "code.json"
+    if work.exists() and (not mark.exists() or read_json(mark) != code):
+        raise UsageError(f"{work} was left by another version of the code", "delete it to start afresh")
+    data = read()
+    write_json(mark, code)
+    return Learning(data, work, progress)
 
 
 def _describe(stratum: int, count: int, state: LearningState) -> str:

@@ -30,6 +30,8 @@ from quasinat.strata import Strata
 SCHEMA = 1
 FULL = 1 - 1e-6  # a margin from which on every neighbour voted alike
 BATCH = 256
+USED = {"data", "image_size", "colour", "convert", "network", "epochs", "seed"}  # of the settings, and the attacks':
+USED |= {"bim_steps", "cw_steps", "cw_search_steps", "cw_constant"}
 Quality = dict[str, Tensor]
 
 
@@ -262,7 +264,7 @@ def run_strata_report(
         "universal": None if universal is None else _described(universal),
         "model": "trained here" if model is None else model.name,
         "data": {"name": data.name, "description": data.description, "train": len(data.train_images), "n": len(test)},
-        "settings": settings.as_json(),
+        "settings": {name: value for name, value in settings.as_json().items() if name in USED},
         "provenance": provenance(),
         **strata_report(layer, sets, right, own, compared),
     }

@@ -20,7 +20,7 @@ from quasinat.report.pictures import amplification, difference_image, filter_til
 from quasinat.report.wording import decibels
 from quasinat.strata import split_bands
 
-PANEL, MOST_USED = 224, 10
+PANEL, ACROSS, MOST_USED = 192, 6, 10
 MOST_DISCS = 20_000
 LARGEST_DISC, COVERED = 120, 0.15  # square points, and the share of the picture that all discs may cover
 _POSITIVE, _NEGATIVE = (0.70, 0.09, 0.12), (0.10, 0.30, 0.65)  # red and blue, told apart without colour vision
@@ -33,19 +33,22 @@ class Coded:
     """An image and everything that the layer makes of it.
 
     Attributes:
-        image, passed, coded, reconstruction: `C H W`; the image is passed + coded, the reconstruction T(x).
+        image, passed, coded: `C H W`; the image is passed + coded, see `split_bands`.
+        rebuilt, seen: `C H W`; the coded band as its atoms have it, and T(x).
         codes: z, dense, `K H W`.
         filters: of its stratum, `K C S S`.
         stratum, margin: and how clearly it was chosen, in [0, 1]; None of a universal layer.
         objective, duality_gap, kkt_residual: of Eq. (2) on the coded band, see `Solution`.
         psnr: of T(x), in dB; None where it is the image.
         solver: what ran.
+        split: what passed, see `split_bands`.
     """
 
     image: Image
     passed: Image
     coded: Image
-    reconstruction: Image
+    rebuilt: Image
+    seen: Image
     codes: Codes3
     filters: Filters
     stratum: int | None
@@ -55,6 +58,7 @@ class Coded:
     kkt_residual: float
     psnr: float | None
     solver: str
+    split: str
 
     @property
     def atoms(self) -> int:
@@ -132,13 +136,14 @@ def code_image(layer: SparseTransformationLayer, image: Image) -> Coded:
         members, margins = layer.strata.vote(images)
         stratum, margin = int(members[0]), float(margins[0])
     passed, coded = split_bands(images, layer.split)
-    reconstruction, solution, filters = coded_with(layer, images, stratum or 0)
+    seen, solution, filters = coded_with(layer, images, stratum or 0)
     unfinished = "" if not solution.failures else ", not to its tolerance"
     return Coded(
         image=image,
         passed=passed[0],
         coded=coded[0],
-        reconstruction=reconstruction[0],
+        rebuilt=solution.reconstruction[0],
+        seen=seen[0],
         codes=solution.codes.to_dense()[0],
         filters=filters,
         stratum=stratum,
@@ -146,15 +151,16 @@ def code_image(layer: SparseTransformationLayer, image: Image) -> Coded:
         objective=float(solution.objective[0]),
         duality_gap=float(solution.duality_gap[0]),
         kkt_residual=float(solution.kkt_residual[0]),
-        psnr=psnr(reconstruction[0], image),
+        psnr=psnr(seen[0], image),
         solver=solution.solver + unfinished,
+        split=layer.split,
     )
 
 
 def code_sheet(coded: Coded, *, title: str = "") -> Sheet:
-    """The picture: the bands, the reconstruction, the difference; the atoms on the image; the most used filters."""
+    """The picture: the bands, the reconstruction, T(x), what changed; the active atoms; the most used filters."""
     pitch = PANEL + GAP
-    total = 5 * pitch - GAP
+    total = ACROSS * pitch - GAP
     small = (total - (MOST_USED - 1) * GAP // 2) // MOST_USED
     height, large, map_height = (fitted(coded.image, side)[2] for side in (PANEL, 2 * PANEL + GAP, small))
     tile = max(fitted(coded.image, small)[1:])
@@ -183,13 +189,15 @@ def _place(sheet: Sheet, x: int, y: int, image: Image, side: int) -> Any:
 
 
 def _panels(coded: Coded) -> list[tuple[str, Image]]:
-    band, change = (amplification(values[None]) for values in (coded.coded, coded.reconstruction - coded.image))
+    band, change = (amplification(values[None]) for values in (coded.coded, coded.seen - coded.image))
+    flat = torch.zeros_like(coded.coded)
     return [
         ("image x", coded.image),
-        ("passed through", coded.passed.clamp(0, 1)),
-        (f"coded band{_times(band)}", difference_image(coded.coded, torch.zeros_like(coded.coded), band)),
-        ("reconstruction T(x)", coded.reconstruction),
-        (f"T(x) − x{_times(change)}", difference_image(coded.reconstruction, coded.image, change)),
+        ("low-pass, uncoded" if coded.split == "tikhonov" else "uncoded", coded.passed.clamp(0, 1)),
+        (f"coded band{_times(band)}", difference_image(coded.coded, flat, band)),
+        (f"its reconstruction{_times(band)}", difference_image(coded.rebuilt, flat, band)),
+        ("T(x)", coded.seen),
+        (f"T(x) − x{_times(change)}", difference_image(coded.seen, coded.image, change)),
     ]
 
 
@@ -202,6 +210,7 @@ def _draw_atoms(sheet: Sheet, x: int, y: int, coded: Coded) -> None:
     side = 2 * PANEL + GAP
     axes = _place(sheet, x, y + LINE, 0.6 + 0.4 * coded.image, side)
     height, width = coded.image.shape[-2:]
+    axes.images[0].set_extent((0, width, height, 0))  # in the image's own pixels, as it may have been resampled
     kinds, rows, columns = coded.codes.nonzero(as_tuple=True)
     which = "active atoms" if len(kinds) <= MOST_DISCS else f"the {MOST_DISCS:,} largest atoms"
     sheet.text(x, y, f"{which}, discs as |z|; red positive, blue negative", room=side)
@@ -223,8 +232,7 @@ def _draw_atoms(sheet: Sheet, x: int, y: int, coded: Coded) -> None:
         alpha=0.75,
         linewidths=0,
     )
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
+    axes.set(xlim=(0, width), ylim=(height, 0))
 
 
 def _draw_total(sheet: Sheet, x: int, y: int, coded: Coded) -> None:

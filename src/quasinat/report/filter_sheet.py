@@ -24,6 +24,7 @@ Picture = Float[Tensor, "channels _ _"]
 SUFFIXES = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 INK, SOFT = "#1a1a1a", "#666666"
 EDGE, LINE, GAP = 24, 20, 24  # of a sheet: its margin, the height of a line of text, the gap between blocks
+LETTER, WORDS = 8, 300  # about the width of a letter, and the room that a block makes for its label
 _UNITS, SHARPER = 100, 2  # units an inch; a bitmap has twice as many pixels
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -62,11 +63,14 @@ class Sheet:
     """A white sheet of `width` x `height` units (a unit is a pixel at 100 an inch), its origin at the top left."""
 
     def __init__(self, width: int, height: int) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
         from matplotlib.figure import Figure
 
         self.width, self.height = width, height
         with _drawing():
             self.figure = Figure(figsize=(width / _UNITS, height / _UNITS), dpi=_UNITS, facecolor="white")
+            FigureCanvasAgg(self.figure)
+        self._measuring = RendererAgg(1, 1, _UNITS)  # of words; nothing is drawn on it
 
     def text(
         self,
@@ -80,8 +84,6 @@ class Sheet:
         small: bool = False,
     ) -> None:
         """A line of text, its top left at (x, y); words that do not fit in `room` units end in an ellipsis."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
         words = " ".join(words.encode("utf-8", "replace").decode().split())
         with _drawing():
             line = self.figure.text(
@@ -94,8 +96,7 @@ class Sheet:
                 fontweight="bold" if bold else "normal",
                 color=SOFT if soft else INK,
             )
-            renderer = FigureCanvasAgg(self.figure).get_renderer()
-            while len(words) > 1 and line.get_window_extent(renderer).width > room:
+            while len(words) > 1 and line.get_window_extent(self._measuring).width > room:
                 words = words.rstrip("…")[:-1].rstrip() + "…"
                 line.set_text(words)
 
@@ -128,17 +129,17 @@ def enlarged(image: Image, scale: int) -> Picture:
 def fitted(image: Image, side: int) -> tuple[Picture, int, int]:
     """The image on at most `side` x `side` units, with that width and height.
 
-    A small one is enlarged by a whole factor, pixel by pixel; a larger one than the bitmap can hold is scaled down.
+    A small one is enlarged by a whole number of the bitmap's pixels; a larger one is resampled to the bitmap's.
     """
     height, width = image.shape[-2:]
     longest = max(height, width)
-    scale = side // longest
-    if scale >= 1:
-        return image, scale * width, scale * height
+    scale = SHARPER * side // longest
+    if scale >= SHARPER:
+        scale -= scale % SHARPER if scale * height % SHARPER or scale * width % SHARPER else 0
+        return image, scale * width // SHARPER, scale * height // SHARPER
     units = [max(1, round(side * length / longest)) for length in (width, height)]
-    if longest > SHARPER * side:
-        size = (SHARPER * units[1], SHARPER * units[0])
-        image = F.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
+    size = (SHARPER * units[1], SHARPER * units[0])
+    image = F.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
     return image, units[0], units[1]
 
 
@@ -204,7 +205,8 @@ def filter_sheet(
     tile = 72 if count <= 16 else 48 if count <= 128 else 32
     scale, columns = max(1, round(tile / size)), columns_for(count)
     gap = 3 if tile > 40 else 2
-    width = max(columns * (scale * size + gap) - gap, 120)
+    labels = [f"stratum {m}" for m in range(len(filters))] if labels is None else labels
+    width = max(columns * (scale * size + gap) - gap, min(WORDS, LETTER * max(map(len, labels))))
     height = math.ceil(count / columns) * (scale * size + gap) - gap
     across = min(columns_for(len(filters)), max(1, 2400 // (width + GAP)))
     down = math.ceil(len(filters) / across)
@@ -217,7 +219,6 @@ def filter_sheet(
         sheet.text(EDGE, EDGE, title, room=sheet.width - 2 * EDGE, bold=True)
     if note:
         sheet.text(EDGE, EDGE + (LINE if title else 0), note, room=sheet.width - 2 * EDGE, soft=True)
-    labels = [f"stratum {m}" for m in range(len(filters))] if labels is None else labels
     for m, tiles in enumerate(blocks):
         x = EDGE + m % across * (width + GAP)
         y = EDGE + heading + m // across * (height + LINE + GAP)
@@ -245,13 +246,13 @@ def filters_of_layer(
         sizes = torch.bincount(layer.stratum(test), minlength=count).tolist()
         unused = (use == 0).sum(1).tolist()
         counted = [
-            f": {images} images" + (f", {rest} filters unused" if images and rest else "")
+            ("" if layer.strata is None else f": {images} images") + (f", {rest} unused" if images and rest else "")
             for images, rest in zip(sizes, unused, strict=True)
         ]
     which = "one dictionary" if count == 1 else f"{count} dictionaries"
     title = f"{name}: {which} of {filters} filters of {size} × {size} pixels"
-    alone = layer.strata is None
-    labels = [("every image" if alone else f"stratum {m}") + said for m, said in enumerate(counted)]
+    names = ["every image"] if layer.strata is None else [f"stratum {m}" for m in range(count)]
+    labels = [name + said for name, said in zip(names, counted, strict=True)]
     return filter_sheet(layer.filters, title=title, note=order, labels=labels, use=use)
 
 

@@ -167,10 +167,17 @@ def write_strata(
         f"stratum {part['stratum']}: {part['test']} of {len(images)} test images, {order}" for part in report["strata"]
     ]
     title = f"Test images of {report['data']['name']} and the filters of their stratum, most used first"
-    sheet = strata_sheet(shown, layer.filters, title=title, labels=labels, use=filter_use(layer, images))
+    use = filter_use(layer, images)
+    sheet = strata_sheet(shown, layer.filters, title=title, note=unchanged_words(report), labels=labels, use=use)
     write_json(folder / "strata.json", report)
     write_text(folder / "strata.md", strata_markdown(report))
     sheet.save(folder / "strata.png")
+
+
+def unchanged_words(report: dict[str, Any]) -> str:
+    """How many of the images keep their stratum under each attack, in a line."""
+    shares = report["all"]["unchanged"].items()
+    return "Stratum unchanged: " + ", ".join(f"{column_title(name)} {_percentage(share)} %" for name, share in shares)
 
 
 def check_samples(samples: str) -> None:
@@ -184,6 +191,7 @@ def strata_sheet(
     filters: Float[Tensor, "strata filters channels size size"],
     *,
     title: str = "",
+    note: str = "",
     labels: list[str] | None = None,
     use: Float[Tensor, "strata filters"] | None = None,
 ) -> Sheet:
@@ -192,7 +200,7 @@ def strata_sheet(
     Args:
         images: of each stratum its samples, in [0, 1], the first shown first; there may be none.
         filters: `M K C S S`, each drawn on its own scale around mid-grey.
-        title: above them all.
+        title, note: above them all, the note in a line of its own.
         labels: one a stratum; its number if none are given.
         use: how much each filter is used, `M K`: the most used first.
     """
@@ -201,17 +209,19 @@ def strata_sheet(
     scale, tile, gap = max(1, 72 // side), max(1, (40 if count <= 64 else 24) // size), 2
     columns = columns_for(count)
     block = math.ceil(count / columns) * (tile * size + gap) - gap
-    rows = max(ROWS, math.ceil((block + gap) / (scale * side + gap)))
+    rows = max(ROWS, round((block + gap) / (scale * side + gap)))
     across = max(4, SAMPLES_WIDE // (scale * side))
     samples = across * (scale * side + gap) - gap
     dictionary = columns * (tile * size + gap) - gap
     height = max(block, rows * (scale * side + gap) - gap)
-    heading = LINE + 8 if title else 0
+    heading = (LINE + 8 if title else 0) + (LINE if note else 0)
     sheet = Sheet(
         2 * EDGE + samples + 2 * GAP + dictionary, 2 * EDGE + heading + len(filters) * (LINE + height + GAP) - GAP
     )
     if title:
         sheet.text(EDGE, EDGE, title, room=sheet.width - 2 * EDGE, bold=True)
+    if note:
+        sheet.text(EDGE, EDGE + (LINE if title else 0), note, room=sheet.width - 2 * EDGE, soft=True)
     for m, dictionary_of in enumerate(filters):
         y = EDGE + heading + m * (LINE + height + GAP)
         label = f"stratum {m}" if labels is None else labels[m]

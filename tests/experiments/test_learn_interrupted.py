@@ -104,7 +104,8 @@ def test_what_another_learning_left_is_refused(
     with pytest.raises(KeyboardInterrupt):
         learn_layer(root, out, Interrupting("dictionaries", "dictionary 2 of 2, pass 1"))
     left = {path.name: path.read_bytes() for path in work.iterdir()}
-    assert left.keys() == {"autoencoder.safetensors", "dictionary-0.safetensors", "dictionary-1.safetensors"}
+    names = {"code", "autoencoder", "dictionary-0", "dictionary-1"}
+    assert {name.partition(".")[0] for name in left} == names
     with pytest.raises(UsageError, match=rf"layer\.stl\.learning/.* \({problem}.*\); delete it") as caught:
         learn_layer(root, out, **changes)
     assert "\n" not in str(caught.value)
@@ -125,6 +126,16 @@ def test_what_was_left_by_other_images_is_refused(root: Path, tmp_path: Path, mo
     write_batch(root, "data_batch_1", images)
     with pytest.raises(UsageError, match=r"other settings \(data: .*; delete it to start afresh"):
         learn(Silent())
+
+
+def test_what_was_left_by_other_code_is_refused(root: Path, tmp_path: Path) -> None:
+    out, mark = tmp_path / "layer.stl", tmp_path / "layer.stl.learning" / "code.json"
+    with pytest.raises(KeyboardInterrupt):
+        learn_layer(root, out, Interrupting("dictionaries", "dictionary 1 of 2, pass 1"))
+    mark.write_text('{"code": "another"}')
+    with pytest.raises(UsageError, match=r"layer\.stl\.learning was left by another version of the code; delete it"):
+        learn_layer(root, out)
+    assert not out.exists()
 
 
 def test_an_existing_file_is_refused_before_any_data_is_read(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from quasinat.files import write_json
 from space_page import cifar10_table
 
 SPARSITIES = ("0.1", "0.15", "0.2", "0.3")
+# Where learning may go on to its end, the second pass lowers the held-out objective by less than 0.1 %, and ends it.
+PASSES = {"universal-0.1.stl": "3"}
 SHOWN = "0.2"  # the lambda whose strata are reported
 
 
@@ -57,7 +59,10 @@ def learn(commands: Commands, work: Path, data: list[str]) -> None:
     for sparsity in SPARSITIES:
         for name, of in (("universal", ["--universal"]), ("stratified", ["--strata-file", str(strata)])):
             layer = work / f"{name}-{sparsity}.stl"
-            commands.make(layer, "learn", "layer", *data, *of, "--lambda", sparsity, "--out", str(layer))
+            passes = PASSES.get(layer.name, "1")
+            commands.make(
+                layer, "learn", "layer", *data, *of, "--lambda", sparsity, "--passes", passes, "--out", str(layer)
+            )
 
 
 def project(commands: Commands, work: Path, root: Path) -> dict[str, dict[str, Any]]:

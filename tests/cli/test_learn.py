@@ -227,7 +227,7 @@ def test_after_ctrl_c_the_same_command_goes_on(
     assert learn("layer", tmp_path / "l", *command) == 130
     captured = capsys.readouterr()
     assert captured.err.strip().splitlines()[-1] == "quasinat: interrupted; the same command continues where it can"
-    assert [path.name for path in (tmp_path / "l.learning").iterdir()] == ["autoencoder.safetensors"]
+    assert {path.name for path in (tmp_path / "l.learning").iterdir()} == {"autoencoder.safetensors", "code.json"}
     assert learn("layer", tmp_path / "l", *command, "--noise", "0.2") == 2
     assert "(noise: 0.1, not 0.2); delete it" in capsys.readouterr().err.splitlines()[-1]
     assert learn("layer", tmp_path / "l", *command) == 0

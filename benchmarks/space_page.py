@@ -105,7 +105,7 @@ def sections(root: Path) -> dict[str, str]:
         "choices": choices_table(choices),
         "refine": refine_table(choices),
         "cifar10": cifar10_table(read("cifar10/projection.json")),
-        "strata": (root / "results" / "cifar10" / "strata.md").read_text(),
+        "strata": (root / "results" / "cifar10" / "strata.md").read_text().partition("\n\n")[2],
     }
 
 

@@ -104,11 +104,23 @@ def test_version_help_and_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert "demo" in capsys.readouterr().out
 
 
+def heed_ctrl_c() -> None:
+    """What runs in the background of a shell script ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_cleanly_and_the_same_command_continues(tmp_path: Path) -> None:
     # Epochs enough that the signal comes in the middle of a training, whatever the machine's speed.
     command = [*COMMAND, "demo", *SMALL, "--epochs", "15", "--out", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=heed_ctrl_c,
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "control classifier" in line:

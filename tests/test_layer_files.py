@@ -150,7 +150,7 @@ def test_a_file_that_is_no_layer_is_refused(written: tuple[Path, dict[str, Tenso
         refused(bad, f"has schema {schema}, this version reads 2; learn it again")
     for kind in ("strata", "dictionaries", None):
         write_tensors(bad, tensors, {"quasinat": json.dumps({**card, "kind": kind})})
-        refused(bad, f"is a file of kind '{kind}', not 'layer'; pass one of kind 'layer'")
+        refused(bad, f"is a file of kind {kind!r}, not 'layer'; pass one of kind 'layer'")
     assert read_tensors(whole)[0].keys() == tensors.keys()
 
 

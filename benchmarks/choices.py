@@ -34,7 +34,7 @@ from quasinat.strata import Split, learn_dictionaries, split_bands
 
 SETTINGS = DemoSettings(data="cifar10", epochs=10, filters=64, tolerance=5e-2)
 FITTED, JUDGED, WHITE_BOX = 5000, 1000, 50
-# Where nothing passes uncoded, codes are dense and the true gradient takes most of a second an image: one row.
+# Where nothing passes uncoded, codes are dense and everything is slow: one row.
 TRIED: tuple[tuple[Split, float, Normalise], ...] = (
     ("tikhonov", 0.1, "clip"),
     ("tikhonov", 0.1, "max"),

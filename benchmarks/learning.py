@@ -39,6 +39,8 @@ from quasinat.sparse_coding import (
     solve,
 )
 from quasinat.sparse_coding.dictionary import starting_filters
+from quasinat.sparse_coding.learning import LEARNERS as LEARNER_KINDS
+from quasinat.sparse_coding.learning import chosen_learner
 from space_page import learning_table
 from sparse_coding import resident
 
@@ -49,7 +51,7 @@ LEARNERS: dict[str, dict[str, Learner]] = {
     "64 images of 32 px": {"batch": Batch(), "online": Online(batch_size=16), "consensus": Consensus()},
     "8 images of 256 px": {"batch": Batch(), "online": Online(batch_size=2), "consensus": Consensus(memory=8e9)},
 }
-AUTO = "batch"  # what learner="auto" is for so few images
+AUTO = next(name for name, kind in LEARNER_KINDS.items() if isinstance(chosen_learner("auto", 64), kind))
 COUNTS = (1000, 4000, 16_000, 32_000)
 OURS_ON_DISK: dict[str, Learner] = {"online": Online(), "consensus": Consensus(memory=3e8)}
 

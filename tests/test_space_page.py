@@ -55,9 +55,9 @@ def test_the_cards_are_of_layers_learned_on_all_training_images() -> None:
             assert (ROOT / "results" / "cifar10" / f"{name}-{sparsity}.png").stat().st_size > 10_000
 
 
-def test_the_split_that_defends_better_is_the_default() -> None:
+def test_what_defends_better_is_the_default() -> None:
     best = read_json(ROOT / "results" / "choices.json")["best"]
     layer = SparseTransformationLayer(
         None, [Dictionary(project_filters(torch.ones(2, 1, 3, 3), "joint"), "joint", 0.1)]
     )
-    assert layer.split == best["split"]
+    assert (layer.split, layer.normalise) == (best["split"], best["normalise"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from quasinat.strata.neighbours import index_of, nearest, nearest_in, vote
+from quasinat.strata.neighbours import index_of, nearest_in, vote
 
 
 def voted_by_loop(
@@ -28,7 +28,7 @@ def test_vote_and_margin_are_the_loops(neighbours: int, count: int) -> None:
     training = torch.randn(60, 3, generator=generator)
     latents = torch.randn(200, 3, generator=generator)
     labels = torch.randint(count, (60,), generator=generator)
-    found, margins = vote(labels, nearest(latents, training, neighbours), count)
+    found, margins = vote(labels, nearest_in(index_of(training), latents, neighbours), count)
     winners, expected = voted_by_loop(latents.numpy(), training.numpy(), labels.numpy(), neighbours)
     assert found.tolist() == winners
     assert margins.dtype == torch.float32
@@ -49,8 +49,8 @@ def test_a_tie_goes_to_the_nearest_among_the_tied() -> None:
 
 def test_the_nearest_come_first_and_are_no_more_than_there_are() -> None:
     training = torch.tensor([[0.0, 0], [3, 0], [1, 0]])
-    assert nearest(torch.tensor([[0.2, 0], [2.9, 0]]), training, 2).tolist() == [[0, 2], [1, 2]]
-    assert nearest(torch.tensor([[0.2, 0]]), training, 9).tolist() == [[0, 2, 1]]
+    assert nearest_in(index_of(training), torch.tensor([[0.2, 0], [2.9, 0]]), 2).tolist() == [[0, 2], [1, 2]]
+    assert nearest_in(index_of(training), torch.tensor([[0.2, 0]]), 9).tolist() == [[0, 2, 1]]
     index = index_of(training)
     assert nearest_in(index, torch.tensor([[2.9, 0]]), 2).tolist() == [[1, 2]]
     assert nearest_in(index, torch.empty(0, 2), 2).shape == (0, 2)

@@ -27,11 +27,6 @@ def nearest_in(index: Any, latents: Latents, neighbours: int) -> Neighbours:
     return torch.from_numpy(found)
 
 
-def nearest(latents: Latents, training: Training, neighbours: int) -> Neighbours:
-    """`nearest_in` of an index that is made for this call."""
-    return nearest_in(index_of(training), latents, neighbours)
-
-
 def vote(labels: Int64[Tensor, "training"], neighbours: Neighbours, count: int) -> tuple[PerImageInt, PerImage]:
     """The stratum that most neighbours belong to, and by what margin it won.
 

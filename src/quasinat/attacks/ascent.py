@@ -4,40 +4,50 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from quasinat.arrays import Images, Labels, PerImage, PerImageBool
+from quasinat.arrays import Images, PerImage, PerImageBool, PerImageInt
 from quasinat.attacks.budget import Budget
 from quasinat.attacks.checks import check_count, check_number
-from quasinat.attacks.model_access import OnStep, errs, logits_of, loss_and_gradient
+from quasinat.attacks.goal import Goal, check_loss
+from quasinat.attacks.model_access import OnStep, logits_of, loss_and_gradient
 
 STRIDE = 2.5  # by default the steps add up to this many radii (Madry et al. 2018, section 5)
 
 
 @dataclass(frozen=True)
 class Iterate:
-    """A point of the ascent: the images, their loss, and whether the model errs on them."""
+    """A point of the ascent: the images, their loss, whether the goal is reached, and the queries so far."""
 
     images: Images
     losses: PerImage
-    wrong: PerImageBool
+    reached: PerImageBool
+    queries: PerImageInt
 
 
 def harder(first: Iterate | None, second: Iterate) -> Iterate:
-    """The worse of two for the model, per image: an error beats none, then the larger loss; ties keep the first."""
+    """The worse of two for the model, per image: the goal reached beats not, then the larger loss; ties keep the first.
+
+    The queries add up.
+    """
     if first is None:
         return second
-    swap = (second.wrong & ~first.wrong) | ((second.wrong == first.wrong) & (second.losses > first.losses))
+    swap = _worse(first.losses, first.reached, second.losses, second.reached)
     return Iterate(
         torch.where(swap[:, None, None, None], second.images, first.images),
         torch.where(swap, second.losses, first.losses),
-        first.wrong | second.wrong,
+        first.reached | second.reached,
+        first.queries + second.queries,
     )
 
 
-def check_ascent(steps: int, step_size: float | None) -> None:
-    """Refuses numbers that make no ascent, with a UsageError."""
+def _worse(losses: PerImage, reached: PerImageBool, new: PerImage, hit: PerImageBool) -> PerImageBool:
+    return (hit & ~reached) | ((hit == reached) & (new > losses))
+
+
+def check_ascent(steps: int, step_size: float | None, loss: str) -> None:
+    """Refuses options that make no ascent, with a UsageError."""
     check_count("steps", steps)
+    check_loss(loss)
     if step_size is not None:
         check_number("step_size", step_size)
 
@@ -45,31 +55,50 @@ def check_ascent(steps: int, step_size: float | None) -> None:
 def ascend(
     model: nn.Module,
     images: Images,
-    labels: Labels,
+    goal: Goal,
     start: Images,
     *,
     budget: Budget,
     steps: int,
     step_size: float | None,
+    loss: str,
+    until_success: bool,
     on_step: OnStep | None,
 ) -> Iterate:
-    """Climbs the cross-entropy from `start`, staying in the ball around `images` and in the box.
+    """Climbs the loss from `start`, staying in the ball around `images` and in the box.
 
     x_{n+1} = P(x_n + a d(grad_x J(x_n, y))), d the budget's direction, P its projection (Kurakin et al. 2017, section
-    2.2; Madry et al. 2018, section 2.1). Returns the worst of the iterates after the start.
-    Costs `2 steps + 1` queries.
+    2.2; Madry et al. 2018, section 2.1). Returns the worst of the iterates after the start, at `2 steps + 1` queries.
+    With `until_success` an image that reaches the goal, at the start or later, stays there and costs no more.
     """
     stride, fraction = (budget, STRIDE / steps) if step_size is None else (budget.resized(step_size), 1.0)
-    current, worst = start, None
-    for step in range(steps):
-        losses, wrong, gradient = loss_and_gradient(model, current, labels)
-        if step > 0:
-            worst = harder(worst, Iterate(current, losses, wrong))
-        ascent = stride.scaled(images, budget.step_direction(gradient), fraction)
-        current = budget.project(images, current + ascent)
+    current, worst = start.clone(), start.clone()
+    losses = torch.full_like(images.flatten(1).sum(1), -torch.inf)
+    reached, queries = torch.zeros_like(goal.labels, dtype=torch.bool), torch.zeros_like(goal.labels)
+    rows = torch.arange(len(images), device=images.device)
+    for step in range(steps + 1):
+        here, aim = current[rows], goal.of(rows)
+        if step < steps:
+            new, hit, gradient = loss_and_gradient(model, here, aim, loss, rows)
+        else:
+            with torch.no_grad():
+                logits = logits_of(model, here, aim, rows)
+            new, hit = aim.loss(loss, logits), aim.reached(logits)
+        queries[rows] += 2 if step < steps else 1
+        if step > 0 or until_success:
+            better = _worse(losses[rows], reached[rows], new.to(losses), hit)
+            improved = rows[better]
+            worst[improved], losses[improved] = here[better], new[better].to(losses)
+            reached[improved] |= hit[better]
+        if step == steps:
+            break
+        if until_success:
+            rows, here, gradient = rows[~hit], here[~hit], gradient[~hit]
+        if len(rows):
+            ascent = stride.scaled(images[rows], budget.step_direction(gradient), fraction)
+            current[rows] = budget.project(images[rows], here + ascent)
         if on_step is not None:
             on_step(step + 1, steps)
-    with torch.no_grad():
-        logits = logits_of(model, current, labels)
-    last = Iterate(current, F.cross_entropy(logits, labels, reduction="none"), errs(logits, labels))
-    return harder(worst, last)
+        if until_success and not len(rows):
+            break
+    return Iterate(worst, losses, reached, queries)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from quasinat.arrays import Images, Labels, Logits, PerImage, PerImageBool, PerImageInt
+from quasinat.arrays import Images, Labels, PerImage, PerImageBool, PerImageInt
 from quasinat.attacks.budget import Budget
 from quasinat.attacks.checks import check_count, check_number
+from quasinat.attacks.goal import Goal
 from quasinat.attacks.held_to import held_to
 from quasinat.attacks.model_access import OnStep, attacking, input_gradient, logits_of, part_of, watched
 from quasinat.attacks.result import AttackResult, judged
@@ -48,6 +49,7 @@ def carlini_wagner(
     labels: Labels,
     *,
     budget: Budget | None = None,
+    targets: Labels | None = None,
     steps: int = 200,
     search_steps: int = 9,
     learning_rate: float = 0.01,
@@ -57,9 +59,9 @@ def carlini_wagner(
 ) -> AttackResult:
     """The smallest L2 perturbation that Adam finds in tanh space (Carlini & Wagner 2017, section VI.A).
 
-    Minimises ||x' - x||^2 + c f(x'), f the margin of the label, with a binary search over c for each image. Each image
-    keeps its smallest successful iterate; one that never succeeds is returned at its last iterate, without success.
-    An image that the model gets wrong by `confidence` at the start is returned as it is.
+    Minimises ||x' - x||^2 + c f(x'), f the margin of the label (or that by which the target falls short), with a binary
+    search over c for each image. Each image keeps its smallest successful iterate; one that never succeeds is returned
+    at its last iterate, without success. An image that reaches the goal by `confidence` at the start stays as it is.
 
     Args:
         model: images to logits.
@@ -67,6 +69,7 @@ def carlini_wagner(
         labels: the true classes.
         budget: if given, each perturbation is rescaled to it along its direction and clipped (see `held_to`), and
             success is judged there.
+        targets: the classes wanted, if the attack is to be targeted.
         steps: of Adam for one c; the first one looks at the image itself.
         search_steps: values of c; with few of them the last may be too small to succeed, or far too large.
         learning_rate: of Adam.
@@ -79,23 +82,23 @@ def carlini_wagner(
         UsageError: a number of steps under 1, or another number out of its range.
     """
     settings = Settings(steps, search_steps, learning_rate, initial_constant, confidence)
-    with attacking(model, images, labels) as (clean, truth):
+    with attacking(model, images, labels, targets) as (clean, goal):
         with torch.no_grad():
-            margins = _margins(logits_of(model, clean, truth), truth)
-        rows = (~_reached(margins, confidence)).nonzero()[:, 0]
-        perturbed, queries = clean.clone(), torch.ones_like(truth)
+            excess = goal.loss("margin", logits_of(model, clean, goal))
+        rows = (~_reached(excess, confidence)).nonzero()[:, 0]
+        perturbed, queries = clean.clone(), torch.ones_like(goal.labels)
         if len(rows):
-            perturbed[rows] = _search(model, clean[rows], truth[rows], rows, settings, on_step)
+            perturbed[rows] = _search(model, clean[rows], goal.of(rows), rows, settings, on_step)
             queries[rows] += 2 * steps * search_steps
         if budget is not None:
             perturbed = held_to(clean, perturbed, budget)
-        return judged(model, perturbed, truth, queries)
+        return judged(model, perturbed, goal, queries)
 
 
 def _search(
     model: nn.Module,
     images: Images,
-    labels: Labels,
+    goal: Goal,
     rows: PerImageInt,
     settings: Settings,
     on_step: OnStep | None,
@@ -106,7 +109,7 @@ def _search(
     best, last = Smallest(images, torch.full_like(constants, torch.inf)), images
     for search in range(settings.search_steps):
         report = part_of(on_step, search, settings.search_steps)
-        found, last = _descend(model, images, labels, rows, constants, settings, report)
+        found, last = _descend(model, images, goal, rows, constants, settings, report)
         best = _smaller(best, found)
         succeeded = found.squared.isfinite()
         upper, lower = torch.where(succeeded, constants, upper), torch.where(succeeded, lower, constants)
@@ -123,7 +126,7 @@ def _smaller(first: Smallest, second: Smallest) -> Smallest:
 def _descend(
     model: nn.Module,
     images: Images,
-    labels: Labels,
+    goal: Goal,
     rows: PerImageInt,
     constants: PerImage,
     settings: Settings,
@@ -138,11 +141,11 @@ def _descend(
         tangent = w.tanh()
         current = (tangent + 1) / 2
         leaf = watched(current)
-        margins = _margins(logits_of(model, leaf, labels, rows), labels)
-        slopes = input_gradient((margins + settings.confidence).clamp(min=0), leaf, rows)
+        excess = goal.loss("margin", logits_of(model, leaf, goal, rows))
+        slopes = input_gradient((settings.confidence - excess).clamp(min=0), leaf, rows)
         moved = current - images
         lengths = moved.flatten(1).square().sum(1)
-        improved = _reached(margins, settings.confidence) & (lengths < squared)
+        improved = _reached(excess, settings.confidence) & (lengths < squared)
         squared = torch.where(improved, lengths, squared)
         smallest[improved] = current[improved]
 
@@ -156,11 +159,5 @@ def _descend(
     return Smallest(smallest, squared), current
 
 
-def _margins(logits: Logits, labels: Labels) -> PerImage:
-    """The label's logit less the largest other one; the hinge on it is f_6 of the publication."""
-    own = logits.gather(1, labels[:, None])[:, 0]
-    return own - logits.scatter(1, labels[:, None], -torch.inf).amax(1)
-
-
-def _reached(margins: PerImage, confidence: float) -> PerImageBool:
-    return (margins < 0) & (margins <= -confidence)
+def _reached(excess: PerImage, confidence: float) -> PerImageBool:
+    return (excess > 0) & (excess >= confidence)

@@ -19,17 +19,18 @@ def check_images(images: Tensor) -> None:
     _refuse_first(((flat < 0) | (flat > 1)).any(1), "leaves [0, 1]", "scale it; normalisation belongs inside the model")
 
 
-def check_labels(labels: Tensor, count: int) -> None:
-    """Refuses labels that are not `count` non-negative int64 numbers."""
+def check_labels(labels: Tensor, count: int, what: str = "label") -> None:
+    """Refuses labels (or targets) that are not `count` non-negative int64 numbers."""
     if labels.dtype != torch.int64:
-        raise InputError(f"the labels are {labels.dtype}", "convert them to int64")
+        raise InputError(f"the {what}s are {labels.dtype}", "convert them to int64")
     if labels.shape != (count,):
-        raise InputError(f"the labels have shape {tuple(labels.shape)} for {count} images", "give one label per image")
-    _refuse_first(labels < 0, "has a negative label", "number the classes from 0")
+        problem = f"the {what}s have shape {tuple(labels.shape)} for {count} images"
+        raise InputError(problem, f"give one {what} per image")
+    _refuse_first(labels < 0, f"has a negative {what}", "number the classes from 0")
 
 
-def check_logits(logits: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:
-    """Refuses logits that are not one finite row per image, or that have no column for a label.
+def check_logits(logits: Tensor, labels: Tensor, rows: Tensor | None = None, what: str = "label") -> None:
+    """Refuses logits that are not one finite row per image, or that have no column for a label (or target).
 
     `rows` are the numbers of these images in the caller's batch, for the error message.
     """
@@ -40,7 +41,7 @@ def check_logits(logits: Tensor, labels: Tensor, rows: Tensor | None = None) -> 
     if classes < 2:
         raise InputError(f"the model has {classes} classes", "attack a classifier with at least 2")
     _refuse_first(
-        labels >= classes, "has a label beyond the model's classes", f"labels go from 0 to {classes - 1}", rows
+        labels >= classes, f"has a {what} beyond the model's classes", f"{what}s go from 0 to {classes - 1}", rows
     )
     _refuse_first(~logits.isfinite().all(1), "has logits that are not finite", "mend the model or leave it out", rows)
 

@@ -6,8 +6,9 @@ from torch import nn
 from quasinat.arrays import Images, Labels, PerImageInt
 from quasinat.attacks.budget import Budget
 from quasinat.attacks.checks import check_count, check_number
+from quasinat.attacks.goal import Goal
 from quasinat.attacks.held_to import held_to
-from quasinat.attacks.model_access import OnStep, attacking, errs, input_gradient, logits_of, watched
+from quasinat.attacks.model_access import OnStep, attacking, input_gradient, logits_of, watched
 from quasinat.attacks.result import AttackResult, judged
 
 NUDGE = 1e-4  # L2 length added to each step, as in the authors' code: a point on the boundary itself moves on
@@ -48,27 +49,27 @@ def deepfool(
     check_count("candidates", candidates, least=2)
     check_number("overshoot", overshoot, zero=True)
     given = torch.zeros(len(images), dtype=torch.int64, device=images.device) if labels is None else labels
-    with attacking(model, images, given) as (clean, truth):
+    with attacking(model, images, given) as (clean, goal):
         with torch.no_grad():
-            logits = logits_of(model, clean, truth)
-        truth = logits.argmax(1) if labels is None else truth
-        rivals = _rivals(logits, truth, candidates)
-        rows = (~errs(logits, truth)).nonzero()[:, 0]
-        perturbed, total, queries = clean.clone(), torch.zeros_like(clean), torch.ones_like(truth)
+            logits = logits_of(model, clean, goal)
+        goal = Goal(logits.argmax(1)) if labels is None else goal
+        rivals = _rivals(logits, goal.labels, candidates)
+        rows = (~goal.reached(logits)).nonzero()[:, 0]
+        perturbed, total, queries = clean.clone(), torch.zeros_like(clean), torch.ones_like(goal.labels)
         for step in range(steps):
             if not len(rows):
                 break
-            total[rows] += _to_nearest_boundary(model, perturbed[rows], truth[rows], rivals[rows], rows)
+            total[rows] += _to_nearest_boundary(model, perturbed[rows], goal.of(rows), rivals[rows], rows)
             perturbed[rows] = (clean[rows] + (1 + overshoot) * total[rows]).clamp(0, 1)
             queries[rows] += 2 + rivals.shape[1]
             with torch.no_grad():  # a forward pass apart: cheaper than gradients of the images that are done
-                logits = logits_of(model, perturbed[rows], truth[rows], rows)
-            rows = rows[~errs(logits, truth[rows])]
+                logits = logits_of(model, perturbed[rows], goal.of(rows), rows)
+            rows = rows[~goal.of(rows).reached(logits)]
             if on_step is not None:
                 on_step(step + 1, steps)
         if budget is not None:
             perturbed = held_to(clean, perturbed, budget)
-        return judged(model, perturbed, truth, queries)
+        return judged(model, perturbed, goal, queries)
 
 
 def _rivals(logits: torch.Tensor, labels: torch.Tensor, candidates: int) -> torch.Tensor:
@@ -78,7 +79,7 @@ def _rivals(logits: torch.Tensor, labels: torch.Tensor, candidates: int) -> torc
 
 
 def _to_nearest_boundary(
-    model: nn.Module, images: Images, labels: Labels, rivals: torch.Tensor, rows: PerImageInt
+    model: nn.Module, images: Images, goal: Goal, rivals: torch.Tensor, rows: PerImageInt
 ) -> Images:
     """The step to the nearest linearised boundary: r = |f_l| / ||w_l||^2 w_l, l = argmin_k |f_k| / ||w_k||.
 
@@ -86,8 +87,8 @@ def _to_nearest_boundary(
     every w_k vanishes there is no step.
     """
     leaf = watched(images)
-    logits = logits_of(model, leaf, labels, rows)
-    own = logits.gather(1, labels[:, None])[:, 0]
+    logits = logits_of(model, leaf, goal, rows)
+    own = logits.gather(1, goal.labels[:, None])[:, 0]
     nearest = torch.full_like(own, torch.inf).detach()
     directions = torch.zeros_like(images)
     for k in range(rivals.shape[1]):

@@ -5,47 +5,54 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from quasinat.arrays import Images, Labels, Logits, PerImage, PerImageBool, PerImageInt
+from quasinat.arrays import Images, Logits, PerImage, PerImageBool, PerImageInt
 from quasinat.attacks.checks import check_gradient, check_images, check_labels, check_logits
+from quasinat.attacks.goal import Goal
 from quasinat.errors import InputError
 
 OnStep = Callable[[int, int], None]  # progress of an iterated attack: steps done, steps in all
 
 
 @contextmanager
-def attacking(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Holds the model in evaluation mode and yields checked copies of the batch, cut off from any graph.
+def attacking(
+    model: nn.Module, images: Tensor, labels: Tensor, targets: Tensor | None = None
+) -> Iterator[tuple[Tensor, Goal]]:
+    """Holds the model in evaluation mode and yields checked copies of images and goal, cut off from any graph.
 
     Every submodule gets its own training flag back afterwards, also after an error. Gradients are enabled inside,
     whatever the caller's mode.
 
     Raises:
-        InputError: images that are not `B C H W` in [0, 1], or labels that are not one int64 per image.
+        InputError: images that are not `B C H W` in [0, 1], or labels or targets that are not one int64 per image.
     """
     check_images(images)
     check_labels(labels, len(images))
+    if targets is not None:
+        check_labels(targets, len(images), "target")
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
         with torch.inference_mode(False), torch.enable_grad():
-            yield images.detach().clone(), labels.detach().clone()
+            wanted = None if targets is None else targets.detach().clone()
+            yield images.detach().clone(), Goal(labels.detach().clone(), wanted)
     finally:
         for module, training in modes:
             module.training = training
 
 
-def logits_of(model: nn.Module, images: Images, labels: Labels, rows: PerImageInt | None = None) -> Logits:
+def logits_of(model: nn.Module, images: Images, goal: Goal, rows: PerImageInt | None = None) -> Logits:
     """The model's logits, checked; differentiable where `images` is watched.
 
     `rows` are the numbers of these images in the caller's batch, for error messages.
 
     Raises:
-        InputError: logits of the wrong shape, not finite, or without a class for a label.
+        InputError: logits of the wrong shape, not finite, or without a class for a label or target.
     """
     logits = model(images)
-    check_logits(logits, labels, rows)
+    check_logits(logits, goal.labels, rows)
+    if goal.targets is not None:
+        check_logits(logits, goal.targets, rows, "target")
     return logits
 
 
@@ -69,23 +76,20 @@ def input_gradient(
         (gradient,) = torch.autograd.grad(values.sum(), images, retain_graph=keep_graph, allow_unused=True)
     if gradient is None:
         raise InputError(
-            "the model has no gradient at its images", "attack a differentiable model, or use random-noise"
+            "the model has no gradient at its images", "attack a differentiable model, or use square or random-noise"
         )
     check_gradient(gradient, rows)
     return gradient.detach()
 
 
-def loss_and_gradient(model: nn.Module, images: Images, labels: Labels) -> tuple[PerImage, PerImageBool, Images]:
-    """Cross-entropy of each image, whether the model errs on it, and the loss's gradient at the images."""
+def loss_and_gradient(
+    model: nn.Module, images: Images, goal: Goal, loss: str = "cross-entropy", rows: PerImageInt | None = None
+) -> tuple[PerImage, PerImageBool, Images]:
+    """The loss of each image (see `LOSSES`), whether the goal is reached there, and the loss's gradient."""
     leaf = watched(images)
-    logits = logits_of(model, leaf, labels)
-    losses = F.cross_entropy(logits, labels, reduction="none")
-    return losses.detach(), errs(logits, labels), input_gradient(losses, leaf)
-
-
-def errs(logits: Logits, labels: Labels) -> PerImageBool:
-    """An untargeted attack's success: the first largest logit is not the label's."""
-    return logits.argmax(1) != labels
+    logits = logits_of(model, leaf, goal, rows)
+    losses = goal.loss(loss, logits)
+    return losses.detach(), goal.reached(logits), input_gradient(losses, leaf, rows)
 
 
 def part_of(on_step: OnStep | None, part: int, parts: int) -> OnStep | None:

@@ -26,7 +26,7 @@ def random_noise(model: nn.Module, images: Images, labels: Labels, *, budget: Bu
     Raises:
         InputError: a batch or a model that cannot be attacked; names the image.
     """
-    with attacking(model, images, labels) as (clean, truth), torch.no_grad():
+    with attacking(model, images, labels) as (clean, goal), torch.no_grad():
         coins = torch.randint(2, clean.shape[1:], generator=torch.Generator().manual_seed(seed))
         signs = (2 * coins - 1).to(clean).expand_as(clean)
-        return judged(model, (clean + budget.scaled(clean, signs)).clamp(0, 1), truth, queries=0)
+        return judged(model, (clean + budget.scaled(clean, signs)).clamp(0, 1), goal, queries=0)

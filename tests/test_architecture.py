@@ -21,6 +21,7 @@ ROOMS = [
     "networks",
     "training",
     "strata",
+    "layer_options",
     "layer",
     "defended",
     "attacks",

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from layers import dictionary_of, images_of, strata_of, stratified, universal
 from quasinat.errors import InputError, UsageError
-from quasinat.layer import Normalise, SparseTransformationLayer, project
+from quasinat.layer import SparseTransformationLayer, project
+from quasinat.layer_options import Normalise
 from quasinat.sparse_coding import (
     Adjoint,
     CoordinateDescent,

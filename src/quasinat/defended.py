@@ -3,19 +3,21 @@
 from torch import nn
 
 from quasinat.arrays import Images, Logits
+from quasinat.errors import UsageError
 from quasinat.layer import SparseTransformationLayer
-from quasinat.sparse_coding import Adjoint
+from quasinat.layer_options import Clipping
+from quasinat.sparse_coding import Adjoint, Identity
 
 
 class Defended(nn.Module):
     """classifier(T(x)).
 
     Args:
-        transform: the Sparse Transformation Layer.
+        transform: the Sparse Transformation Layer, or any module of images to images.
         classifier: images in [0, 1] to logits, usually trained on transformed images (the paper, section 3.5).
     """
 
-    def __init__(self, transform: SparseTransformationLayer, classifier: nn.Module) -> None:
+    def __init__(self, transform: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
         self.transform = transform
         self.classifier = classifier
@@ -25,6 +27,45 @@ class Defended(nn.Module):
         logits: Logits = self.classifier(self.transform(images))
         return logits
 
-    def with_adjoint(self, adjoint: Adjoint) -> "Defended":
-        """The same module, differentiated through the layer as `adjoint` says; for white-box attacks."""
-        return Defended(self.transform.with_adjoint(adjoint), self.classifier)
+    def with_adjoint(self, adjoint: Adjoint, *, clipping: Clipping = "exact") -> "Defended":
+        """The same module, differentiated through the transformation as `adjoint` says; for white-box attacks.
+
+        Args:
+            adjoint: `Identity()` serves any transformation, the others the Sparse Transformation Layer.
+            clipping: of the layer, see `SparseTransformationLayer.with_adjoint`.
+
+        Raises:
+            UsageError: `Unrolled` or `Implicit` for a transformation that is no such layer.
+        """
+        if isinstance(self.transform, SparseTransformationLayer):
+            return Defended(self.transform.with_adjoint(adjoint, clipping=clipping), self.classifier)
+        if not isinstance(adjoint, Identity):
+            problem = f"{type(self.transform).__name__} has no gradient of the kind {type(adjoint).__name__}"
+            raise UsageError(problem, "name Identity(), or use the module without with_adjoint if it is differentiable")
+        return Defended(StraightThrough(self.transform), self.classifier)
+
+
+class StraightThrough(nn.Module):
+    """Any transformation of images to images of the same shape, with the identity as its derivative (BPDA).
+
+    (Athalye, Carlini & Wagner 2018, section 4.1.)
+    """
+
+    def __init__(self, transform: nn.Module) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, images: Images) -> Images:
+        """`transform(images)`."""
+        return Identity().apply(self.transform, images)
+
+
+class EightBit(nn.Module):
+    """Rounds images in [0, 1] to the 256 levels of an image file; as deployed in front of a layer that reads files.
+
+    Its derivative, zero almost everywhere, is replaced by the identity.
+    """
+
+    def forward(self, images: Images) -> Images:
+        """The nearest multiples of 1/255."""
+        return Identity().apply(lambda x: (255 * x).round() / 255, images)

@@ -3,14 +3,14 @@
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from quasinat.arrays import Filters, Images, PerImageInt
 from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
-from quasinat.errors import InputError, UsageError, did_you_mean
+from quasinat.errors import InputError, UsageError
+from quasinat.layer_options import Clipping, Normalise, RefineOver, check_clipping, check_options
 from quasinat.sparse_coding import (
     Adjoint,
     Auto,
@@ -32,21 +32,6 @@ from quasinat.strata import Split, Strata, split_bands, strata_from
 KIND = "layer"
 RANGE_SLACK = 1e-3  # what rounding in half precision may add
 REFINE_STEPS = 10  # gradient steps of one filter update
-Normalise = Literal["clip", "max"]
-RefineOver = Literal["image", "batch"]
-
-
-def check_options(split: Split, normalise: Normalise, refine: int = 0, refine_over: RefineOver = "image") -> None:
-    """Raises a `UsageError` where the layer has no such option; cheap, to be asked before a long learning."""
-    for name, value, known in (
-        ("split", split, get_args(Split)),
-        ("normalise", normalise, get_args(Normalise)),
-        ("refine_over", refine_over, get_args(RefineOver)),
-    ):
-        if value not in known:
-            raise UsageError(f"unknown {name} {value!r}", did_you_mean(str(value), list(known)))
-    if refine < 0:
-        raise UsageError(f"refine={refine} filter updates", "ask for none or more")
 
 
 class SparseTransformationLayer(nn.Module):
@@ -103,6 +88,7 @@ class SparseTransformationLayer(nn.Module):
         self.refine_over = refine_over
         self.solver: Solver = solver or Auto()
         self.adjoint: Adjoint | None = None
+        self.clipping: Clipping = "exact"
         self.provenance = dict(provenance or {})
         self.learned = [history(dictionary) for dictionary in dictionaries]
         self.register_buffer("filters", torch.stack([dictionary.filters for dictionary in dictionaries]))
@@ -175,6 +161,8 @@ class SparseTransformationLayer(nn.Module):
         """T(x) in [0, 1]."""
         if self.normalise == "max":
             images = images / images.flatten(1).amax(1).clamp_min(1 / 255).view(-1, 1, 1, 1)
+        if self.clipping == "straight-through":
+            return Identity().apply(lambda x: x.clamp(0, 1), images)
         return images.clamp(0, 1)
 
     def _check(self, images: Images) -> None:
@@ -188,15 +176,47 @@ class SparseTransformationLayer(nn.Module):
                 f"image {place} has values from {low:g} to {high:g}, not in [0, 1]", "divide 8-bit images by 255"
             )
 
-    def with_adjoint(self, adjoint: Adjoint) -> "SparseTransformationLayer":
+    def with_adjoint(self, adjoint: Adjoint, *, clipping: Clipping = "exact") -> "SparseTransformationLayer":
         """The same layer, sharing its tensors, differentiated as `adjoint` says.
 
-        `Identity` stands for the whole layer. `Unrolled` and `Implicit` differentiate the sparse coding, and the split
-        and the clip as they are; the stratum is held fixed.
+        `Identity` stands for the whole layer. `Unrolled` and `Implicit` differentiate the sparse coding and the split
+        as they are. The stratum is voted anew at every image and held fixed by the derivative; `within` holds it fixed
+        altogether, and the routing attack moves it.
+
+        Args:
+            adjoint: of the sparse coding.
+            clipping: the derivative of bringing T(x) to [0, 1]: "exact", which is zero where a pixel is clipped, or
+                "straight-through", which is one.
+
+        Raises:
+            UsageError: an unknown `clipping`.
         """
+        check_clipping(clipping)
         other = copy.copy(self)
-        other.adjoint = adjoint
+        other.adjoint, other.clipping = adjoint, clipping
         return other
+
+    def within(self, stratum: int) -> "SparseTransformationLayer":
+        """The layer with the dictionary of one stratum for every image, whatever the vote says; universal in form.
+
+        Raises:
+            UsageError: there is no such stratum.
+        """
+        if not 0 <= stratum < len(self.filters):
+            raise UsageError(f"the layer has no stratum {stratum}", f"name one from 0 to {len(self.filters) - 1}")
+        alone = SparseTransformationLayer(
+            None,
+            [self.dictionaries[stratum]],
+            self.sparsity,
+            split=self.split,
+            normalise=self.normalise,
+            refine=self.refine,
+            refine_over=self.refine_over,
+            solver=self.solver,
+            provenance=self.provenance,
+        )
+        alone.adjoint, alone.clipping = self.adjoint, self.clipping
+        return alone.train(self.training)
 
     def with_sparsity(self, sparsity: float) -> "SparseTransformationLayer":
         """The same layer, sharing its tensors, with another lambda."""

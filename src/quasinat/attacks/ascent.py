@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quasinat.arrays import Images, PerImage, PerImageBool, PerImageInt
 from quasinat.attacks.budget import Budget
@@ -44,6 +44,21 @@ def _worse(losses: PerImage, reached: PerImageBool, new: PerImage, hit: PerImage
     return (hit & ~reached) | ((hit == reached) & (new > losses))
 
 
+def merged(whole: Iterate, rows: PerImageInt, part: Iterate) -> Iterate:
+    """`whole`, made `harder` by a later climb of some of its images."""
+    worse = harder(Iterate(whole.images[rows], whole.losses[rows], whole.reached[rows], whole.queries[rows]), part)
+
+    def put(old: Tensor, new: Tensor) -> Tensor:
+        return old.index_copy(0, rows, new)
+
+    return Iterate(
+        put(whole.images, worse.images),
+        put(whole.losses, worse.losses),
+        put(whole.reached, worse.reached),
+        put(whole.queries, worse.queries),
+    )
+
+
 def check_ascent(steps: int, step_size: float | None, loss: str) -> None:
     """Refuses options that make no ascent, with a UsageError."""
     check_count("steps", steps)
@@ -77,13 +92,8 @@ def ascend(
     reached, queries = torch.zeros_like(goal.labels, dtype=torch.bool), torch.zeros_like(goal.labels)
     rows = torch.arange(len(images), device=images.device)
     for step in range(steps + 1):
-        here, aim = current[rows], goal.of(rows)
-        if step < steps:
-            new, hit, gradient = loss_and_gradient(model, here, aim, loss, rows)
-        else:
-            with torch.no_grad():
-                logits = logits_of(model, here, aim, rows)
-            new, hit = aim.loss(loss, logits), aim.reached(logits)
+        here = current[rows]
+        new, hit, gradient = look(model, here, goal.of(rows), loss, rows, gradient=step < steps)
         queries[rows] += 2 if step < steps else 1
         if step > 0 or until_success:
             better = _worse(losses[rows], reached[rows], new.to(losses), hit)
@@ -102,3 +112,14 @@ def ascend(
         if until_success and not len(rows):
             break
     return Iterate(worst, losses, reached, queries)
+
+
+def look(
+    model: nn.Module, images: Images, goal: Goal, loss: str, rows: PerImageInt, *, gradient: bool
+) -> tuple[PerImage, PerImageBool, Images]:
+    """As `loss_and_gradient`; a last look takes no gradient, and gives zeros for it."""
+    if gradient:
+        return loss_and_gradient(model, images, goal, loss, rows)
+    with torch.no_grad():
+        logits = logits_of(model, images, goal, rows)
+    return goal.loss(loss, logits), goal.reached(logits), torch.zeros_like(images)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from quasinat.arrays import Images, Labels
-from quasinat.attacks.ascent import Iterate, ascend, check_ascent, harder
+from quasinat.attacks.ascent import Iterate, ascend, check_ascent, harder, merged
 from quasinat.attacks.budget import Budget
 from quasinat.attacks.checks import check_count
 from quasinat.attacks.model_access import OnStep, attacking, part_of
@@ -74,15 +74,6 @@ def pgd(
                 until_success=until_success,
                 on_step=part_of(on_step, restart, restarts),
             )
-            worst = harder(worst, climb) if worst is None or len(left) == len(clean) else _merged(worst, left, climb)
+            worst = harder(worst, climb) if worst is None or len(left) == len(clean) else merged(worst, left, climb)
         assert worst is not None  # restarts is at least 1
         return judged(model, worst.images, goal, worst.queries)
-
-
-def _merged(worst: Iterate, rows: torch.Tensor, climb: Iterate) -> Iterate:
-    """`worst` with the later climb of some of its images."""
-    part = harder(Iterate(worst.images[rows], worst.losses[rows], worst.reached[rows], worst.queries[rows]), climb)
-    whole = Iterate(worst.images.clone(), worst.losses.clone(), worst.reached.clone(), worst.queries.clone())
-    for name in ("images", "losses", "reached", "queries"):
-        getattr(whole, name)[rows] = getattr(part, name)
-    return whole

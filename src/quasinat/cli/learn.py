@@ -19,7 +19,7 @@ from quasinat.experiments.learn import (
     StrataSettings,
     open_learning,
 )
-from quasinat.layer import Normalise, check_options
+from quasinat.layer_options import Normalise, check_options
 from quasinat.sparse_coding import Constraint, Dictionary
 from quasinat.strata import Split, Strata, load_autoencoder, load_dictionaries, save_autoencoder, save_dictionaries
 

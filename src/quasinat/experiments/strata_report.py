@@ -77,16 +77,7 @@ def coded_with(layer: SparseTransformationLayer, images: Images, m: int) -> tupl
 
     Those are the dictionary's, unless the layer refines them for each image: then the last image's.
     """
-    alone = SparseTransformationLayer(
-        None,
-        [layer.dictionaries[m]],
-        layer.sparsity,
-        split=layer.split,
-        normalise=layer.normalise,
-        refine=layer.refine,
-        refine_over=layer.refine_over,
-        solver=layer.solver,
-    )
+    alone = layer.within(m)
     parts: list[tuple[Solution, Filters]] = []
 
     def coding(coded: Images, filters: Filters) -> Images:

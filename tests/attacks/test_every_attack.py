@@ -14,9 +14,19 @@ from .conftest import BUDGETS, Constant, Perceptron, decisions
 QUICK = {
     "carlini-wagner": {"steps": 10, "search_steps": 3, "initial_constant": 1.0},
     "pgd": {"restarts": 2, "steps": 10},
+    "apgd": {"restarts": 2, "steps": 10},
+    "apgd-targeted": {"classes": 2, "steps": 10},
+    "lbfgs": {"steps": 8, "search_steps": 3},
+    "square": {"queries": 30},
+    "one-pixel": {"population": 20, "generations": 3},
+    "finite-difference": {"steps": 4, "coordinates": 12},
 }
+SPECIAL = ("transfer", "universal", "routing", "low-pass", "active-span", "auto-attack")  # which need more than a model
+GENERAL = [name for name in ATTACKS if name not in SPECIAL]
+BLIND = ("random-noise", "square", "one-pixel", "finite-difference")  # which need no gradient
+STOPPING = ("deepfool", "lbfgs", "square", "one-pixel", "finite-difference", "apgd-targeted")  # at success
 SIZES = [kind(size) for kind in (Linf, L2, Dissimilarity) for size in (0.0, math.inf)]
-every_attack = pytest.mark.parametrize("name", ATTACKS)
+every_attack = pytest.mark.parametrize("name", GENERAL)
 
 
 def attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, budget: Budget, **options: object):
@@ -82,7 +92,7 @@ def test_a_budget_of_zero_does_nothing_and_an_infinite_one_breaks_the_model(
     if budget.size == 0:
         assert torch.equal(result.images, images)
         assert result.success.tolist() == [False] * 6 + [True]
-    elif name in ("bim", "pgd"):
+    elif name in ("bim", "pgd", "apgd"):
         assert result.success.all()
 
 
@@ -125,7 +135,7 @@ def test_bad_batches_are_refused_by_name(name: str, perceptron: Perceptron, imag
     refused("floating-point logits", model=nn.Flatten(0))
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "random-noise"])
+@pytest.mark.parametrize("name", [name for name in GENERAL if name not in BLIND])
 def test_a_model_without_gradients_is_refused(name: str, images: Tensor, labels: Tensor) -> None:
     with pytest.raises(InputError, match="no gradient"):
         attack(name, Constant([1.0, 0.0], attached=False), images, labels * 0, Linf(0.1))
@@ -138,7 +148,7 @@ def test_a_flat_model_survives_without_a_crash(name: str, images: Tensor, labels
     assert result.images.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["bim", "pgd", "deepfool", "carlini-wagner"])
+@pytest.mark.parametrize("name", [name for name in GENERAL if name not in ("fgsm", "random-noise")])
 def test_iterated_attacks_report_their_progress(
     name: str, perceptron: Perceptron, images: Tensor, labels: Tensor
 ) -> None:
@@ -146,10 +156,10 @@ def test_iterated_attacks_report_their_progress(
     attack(name, perceptron, images, labels, Linf(0.1), on_step=lambda done, steps: seen.append((done, steps)))
     assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
     assert len({steps for _, steps in seen}) == 1
-    assert seen[-1][0] == seen[-1][1] or name == "deepfool"
+    assert seen[-1][0] == seen[-1][1] or name in STOPPING
 
 
-@pytest.mark.parametrize("name", ["pgd", "random-noise"])
+@pytest.mark.parametrize("name", ["pgd", "apgd", "square", "random-noise"])
 def test_a_seed_repeats_and_another_differs(name: str, perceptron: Perceptron, images: Tensor, labels: Tensor) -> None:
     first, again, other = (attack(name, perceptron, images, labels, L2(0.2), seed=seed).images for seed in (1, 1, 2))
     assert torch.equal(first, again)

@@ -4,6 +4,7 @@ import torch
 
 from quasinat.arrays import Images, Labels, PerImageInt
 from quasinat.attacks.budget import Budget
+from quasinat.attacks.checks import check_number
 from quasinat.attacks.model_access import OnStep
 from quasinat.attacks.result import AttackResult
 from quasinat.attacks.subspace import Projector, layer_of, within_subspace
@@ -49,6 +50,7 @@ def active_span(
         UsageError: no such layer, or an option out of range.
     """
     layer = layer_of(model, "active-span")
+    check_number("tolerance", tolerance)
     return within_subspace(
         model,
         images,

@@ -79,24 +79,27 @@ def ascend(
     loss: str,
     until_success: bool,
     on_step: OnStep | None,
+    numbers: PerImageInt | None = None,
 ) -> Iterate:
     """Climbs the loss from `start`, staying in the ball around `images` and in the box.
 
     x_{n+1} = P(x_n + a d(grad_x J(x_n, y))), d the budget's direction, P its projection (Kurakin et al. 2017, section
     2.2; Madry et al. 2018, section 2.1). Returns the worst of the iterates after the start, at `2 steps + 1` queries.
-    With `until_success` an image that reaches the goal, at the start or later, stays there and costs no more.
+    With `until_success` an image that reaches the goal, at the start or later, stays there and costs no more. `numbers`
+    are the places of these images in the caller's batch, for error messages.
     """
     stride, fraction = (budget, STRIDE / steps) if step_size is None else (budget.resized(step_size), 1.0)
     current, worst = start.clone(), start.clone()
     losses = torch.full_like(images.flatten(1).sum(1), -torch.inf)
     reached, queries = torch.zeros_like(goal.labels, dtype=torch.bool), torch.zeros_like(goal.labels)
     rows = torch.arange(len(images), device=images.device)
+    names = rows if numbers is None else numbers
     for step in range(steps + 1):
         here = current[rows]
-        new, hit, gradient = look(model, here, goal.of(rows), loss, rows, gradient=step < steps)
+        new, hit, gradient = look(model, here, goal.of(rows), loss, names[rows], gradient=step < steps)
         queries[rows] += 2 if step < steps else 1
         if step > 0 or until_success:
-            better = _worse(losses[rows], reached[rows], new.to(losses), hit)
+            better = hit if step == 0 else _worse(losses[rows], reached[rows], new.to(losses), hit)
             improved = rows[better]
             worst[improved], losses[improved] = here[better], new[better].to(losses)
             reached[improved] |= hit[better]

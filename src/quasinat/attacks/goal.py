@@ -10,6 +10,7 @@ from quasinat.arrays import Labels, Logits, PerImage, PerImageBool, PerImageInt
 from quasinat.errors import UsageError, did_you_mean
 
 Loss = Callable[[Logits, Labels, Labels | None], PerImage]
+FLOOR = 1e-12  # of DLR's denominator, as in the authors' code: where all logits tie the slope must not overflow
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ def difference_of_logits_ratio(logits: Logits, labels: Labels, targets: Labels |
     """DLR, which neither a shift nor a positive scale of the logits changes (Croce & Hein 2020, Eq. 6 and 7).
 
     -(z_y - max_{k != y} z_k) / (z_(1) - z_(3)), and with targets -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2), where
-    z_(i) is the i-th largest logit. With fewer classes than a formula needs the smallest logit stands in.
+    z_(i) is the i-th largest logit. With fewer classes than a formula needs the smallest logit stands in. Then the
+    ratio may be a constant that leaves nothing to climb: of two classes it always is, of three where the target's logit
+    is the smallest; `margin` serves there.
     """
     ordered = logits.sort(1, descending=True).values
     last = logits.shape[1] - 1
-    tiny = torch.finfo(logits.dtype).tiny
+    tiny = max(FLOOR, torch.finfo(logits.dtype).tiny)
     if targets is None:
         return margin(logits, labels) / (ordered[:, 0] - ordered[:, min(2, last)]).clamp_min(tiny)
     low = (ordered[:, min(2, last)] + ordered[:, min(3, last)]) / 2

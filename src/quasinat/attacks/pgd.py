@@ -62,6 +62,8 @@ def pgd(
             left = torch.arange(len(clean), device=clean.device)
             if until_success and worst is not None:
                 left = left[~worst.reached]
+                if not len(left):
+                    break
             climb = ascend(
                 model,
                 clean[left],
@@ -73,6 +75,7 @@ def pgd(
                 loss=loss,
                 until_success=until_success,
                 on_step=part_of(on_step, restart, restarts),
+                numbers=left,
             )
             worst = harder(worst, climb) if worst is None or len(left) == len(clean) else merged(worst, left, climb)
         assert worst is not None  # restarts is at least 1

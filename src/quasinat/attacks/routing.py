@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from quasinat.arrays import Images, Labels, PerImage
+from quasinat.arrays import Images, Labels, PerImage, PerImageInt
 from quasinat.attacks.ascent import STRIDE, Iterate, look, merged
 from quasinat.attacks.budget import L2, Budget
 from quasinat.attacks.checks import check_count, check_number
@@ -38,7 +38,7 @@ def routing(
     the (k + 1) / 2-th nearest of m, at distance d_m, is nearer than that of all others, at distance d_other.
 
     An image stops at its first success. A failed one returns its iterate of the largest loss among those that count, or
-    where none does the last one.
+    where none does the last one of the first climb.
 
     Args:
         model: a `Defended` whose layer has strata, with a named adjoint.
@@ -76,8 +76,8 @@ def routing(
             rows = (~worst.reached).nonzero()[:, 0]
             if len(rows):
                 inside = Defended(layer.within(stratum), model.classifier).eval()
-                part = _climb(inside, strata, stratum, clean[rows], goal.of(rows), budget, steps, loss, weight)
-                worst = merged(worst, rows, part)
+                part = _climb(inside, strata, stratum, clean[rows], goal.of(rows), rows, budget, steps, loss, weight)
+                worst = part if climb == 0 else merged(worst, rows, part)
             if on_step is not None:
                 on_step(climb + 1, climbs)
         chosen = strata(worst.images) if len(clean) else goal.labels
@@ -91,19 +91,23 @@ def _climb(
     stratum: int,
     images: Images,
     goal: Goal,
+    numbers: PerImageInt,
     budget: Budget,
     steps: int,
     loss: str,
     pull: float,
 ) -> Iterate:
-    """One ascent inside a stratum; `losses` is -infinity for an image whose vote never chose it."""
+    """One ascent inside a stratum; `losses` is -infinity for an image whose vote never chose it.
+
+    `numbers` are the places of these images in the caller's batch, for error messages.
+    """
     current, worst = images.clone(), images.clone()
     losses = torch.full_like(images.flatten(1).sum(1), -torch.inf)
     reached, queries = torch.zeros_like(goal.labels, dtype=torch.bool), torch.zeros_like(goal.labels)
     rows = torch.arange(len(images), device=images.device)
     for step in range(steps + 1):
         here = current[rows]
-        new, hit, gradient = look(model, here, goal.of(rows), loss, rows, gradient=step < steps)
+        new, hit, gradient = look(model, here, goal.of(rows), loss, numbers[rows], gradient=step < steps)
         queries[rows] += 2 if step < steps else 1
         chosen = strata(here) == stratum
         hit = hit & chosen

@@ -1,6 +1,7 @@
 """The layer: constants pass, images do not see each other, filters are refined as asked, gradients are named."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from layers import dictionary_of, images_of, strata_of, stratified, universal
 from quasinat.errors import InputError, UsageError
 from quasinat.layer import SparseTransformationLayer, project
-from quasinat.layer_options import Normalise
+from quasinat.layer_options import Clipping, Normalise
 from quasinat.sparse_coding import (
     Adjoint,
     CoordinateDescent,
@@ -188,6 +189,93 @@ def test_the_other_gradients_differ_from_the_true_one_as_they_should() -> None:
     assert cosines[0] < cosines[1] - 0.05
     assert cosines[1] > 0.9
     torch.testing.assert_close(gradient(Implicit(), slice(2, 3))[0], true[2], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("adjoint", [Implicit(forward_tolerance=1e-6, tolerance=1e-6), Unrolled(30)])
+def test_the_two_derivatives_of_the_clip_differ_by_the_clipped_pixels(adjoint: Adjoint) -> None:
+    layer = universal(split="none", sparsity=0.2)
+    images = images_of(3, 2).clone()
+    images[0, :, 4:9] = 1.0  # beside a dark edge, so that T(x) overshoots
+    images[0, :, 9:14] = 0.0
+    images[1] = images[1] * 0.4 + 0.3
+    weights = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+
+    def gradient(clipping: Clipping, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = images.clone().requires_grad_()
+        output = layer.with_adjoint(adjoint, clipping=clipping)(leaf)
+        return output.detach(), torch.autograd.grad((output * cotangent).sum(), leaf)[0]
+
+    clipped, exact = gradient("exact", weights)
+    same, through = gradient("straight-through", weights)
+    assert same.equal(clipped)
+    free = (clipped > 0) & (clipped < 1)
+    assert 0.02 < float((~free[0]).double().mean()) < 0.9
+    assert bool(free[1].all())
+    torch.testing.assert_close(exact, gradient("straight-through", weights * free)[1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(exact[1], through[1], rtol=0, atol=1e-6)
+    assert (exact[0] - through[0]).norm() > 0.05 * through[0].norm()
+    assert gradient("exact", weights * ~free)[1].abs().max() == 0
+    assert gradient("straight-through", weights * ~free)[1].abs().max() > 0.01
+
+
+def test_an_unknown_derivative_of_the_clip_is_refused() -> None:
+    with unchecked(), pytest.raises(UsageError, match="unknown clipping 'exakt'; did you mean 'exact'"):
+        universal().with_adjoint(Identity(), clipping="exakt")
+    assert universal().with_adjoint(Identity()).clipping == "exact"
+
+
+# One stratum's dictionary for all
+
+
+@pytest.mark.parametrize("options", [{}, {"split": "none"}, {"normalise": "max"}, {"refine": 1}])
+def test_within_a_stratum_it_is_that_stratums_layer_for_every_image(options: dict[str, Any]) -> None:
+    layer, images = stratified(**options), images_of(3, 3)
+    members, together = layer.stratum(images), layer(images)
+    for stratum in range(3):
+        alone = layer.within(stratum)
+        projected, own = alone(images), members == stratum
+        assert 0 < int(own.sum()) < len(images)
+        torch.testing.assert_close(projected[own], together[own], rtol=0, atol=1e-5)
+        assert (projected[~own] - together[~own]).abs().amax((1, 2, 3)).min() > 1e-3
+        assert alone.stratum(images).tolist() == [0] * 3
+        assert alone.strata is None
+        assert alone.dictionaries[0].filters.equal(layer.filters[stratum])
+        assert alone.learned == [layer.learned[stratum]]
+
+
+def test_within_keeps_the_gradient_and_leaves_the_layer_as_it_was() -> None:
+    layer, images = stratified(split="none", sparsity=0.2), images_of(3, 6) * 0.8 + 0.1
+    assert layer.within(1).adjoint is None
+    named = layer.with_adjoint(Implicit(), clipping="straight-through").eval()
+    before, settings = named(images), named.settings()
+    alone = named.within(2)
+    assert (alone.adjoint, alone.clipping, alone.solver) == (named.adjoint, "straight-through", named.solver)
+    assert not alone.training
+    assert layer.within(2).training
+    weights = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for module in (alone, named):
+        leaf = images.clone().requires_grad_()
+        gradients.append(torch.autograd.grad((module(leaf) * weights).sum(), leaf)[0])
+    own = layer.stratum(images) == 2
+    torch.testing.assert_close(gradients[0][own], gradients[1][own], rtol=0, atol=1e-5)
+    alone.filters.zero_()
+    alone.provenance["new"] = True
+    assert named(images).equal(before)
+    assert named.settings() == settings
+    assert named.strata is not None
+    assert "new" not in named.provenance
+    assert len(named.filters) == 3
+
+
+def test_there_is_no_stratum_beyond_the_last() -> None:
+    for stratum in (3, -1):
+        with pytest.raises(UsageError, match=rf"the layer has no stratum {stratum}; name one from 0 to 2"):
+            stratified().within(stratum)
+    with pytest.raises(UsageError, match="no stratum 1; name one from 0 to 0"):
+        universal().within(1)
+    images = images_of(3, 2)
+    torch.testing.assert_close(universal().within(0)(images), universal()(images), rtol=0, atol=0)
 
 
 # What is refused

@@ -15,15 +15,20 @@ class Defended(nn.Module):
     Args:
         transform: the Sparse Transformation Layer, or any module of images to images.
         classifier: images in [0, 1] to logits, usually trained on transformed images (the paper, section 3.5).
+        eight_bit: round the images to 8 bits first, as a service that reads image files does; its derivative is the
+            identity.
     """
 
-    def __init__(self, transform: nn.Module, classifier: nn.Module) -> None:
+    def __init__(self, transform: nn.Module, classifier: nn.Module, *, eight_bit: bool = False) -> None:
         super().__init__()
         self.transform = transform
         self.classifier = classifier
+        self.eight_bit = eight_bit
 
     def forward(self, images: Images) -> Logits:
         """Logits `B classes` of images `B C H W` in [0, 1]."""
+        if self.eight_bit:
+            images = EightBit()(images)
         logits: Logits = self.classifier(self.transform(images))
         return logits
 
@@ -38,11 +43,12 @@ class Defended(nn.Module):
             UsageError: `Unrolled` or `Implicit` for a transformation that is no such layer.
         """
         if isinstance(self.transform, SparseTransformationLayer):
-            return Defended(self.transform.with_adjoint(adjoint, clipping=clipping), self.classifier)
+            named: nn.Module = self.transform.with_adjoint(adjoint, clipping=clipping)
+            return Defended(named, self.classifier, eight_bit=self.eight_bit)
         if not isinstance(adjoint, Identity):
             problem = f"{type(self.transform).__name__} has no gradient of the kind {type(adjoint).__name__}"
             raise UsageError(problem, "name Identity(), or use the module without with_adjoint if it is differentiable")
-        return Defended(StraightThrough(self.transform), self.classifier)
+        return Defended(StraightThrough(self.transform), self.classifier, eight_bit=self.eight_bit)
 
 
 class StraightThrough(nn.Module):

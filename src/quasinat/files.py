@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -86,3 +87,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged ({error})", "delete it and make it again") from None
+
+
+def write_npz(path: Path, arrays: Mapping[str, Tensor]) -> None:
+    """Writes a compressed NumPy archive whole or not at all; it is read without pickle."""
+    import numpy as np
+
+    values: dict[str, Any] = {name: value.detach().cpu().numpy() for name, value in arrays.items()}
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **values)
+
+    write_atomically(path, write)

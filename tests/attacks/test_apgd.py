@@ -244,6 +244,21 @@ def test_one_class_after_the_other_is_tried(images: Tensor) -> None:
     assert (result.queries > 21 + 1).all()
 
 
+def test_an_error_counts_whichever_class_it_is(images: Tensor) -> None:
+    class Overtaken(nn.Module):
+        """On the way to class 1, which always stays below class 0, class 2 gets ahead of both."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            first = images[:, 0, 0, 0] - 0.5
+            return torch.stack([torch.ones_like(first), 0.6 + 0.5 * first, 4 * first], 1)
+
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    result = apgd_targeted(Overtaken(), images, labels, budget=Linf(0.4), classes=1, steps=10, loss="margin", seed=1)
+    assert result.success.all()
+    assert (decisions(Overtaken(), result.images) == 2).all()
+    assert (result.queries < 10).all()  # it is noticed at once
+
+
 def test_targeted_runs_leave_out_what_is_wrong_or_broken_already(
     perceptron: Perceptron, images: Tensor, labels: Tensor
 ) -> None:

@@ -11,7 +11,7 @@ from quasinat.attacks.goal import Goal, check_loss
 from quasinat.attacks.model_access import OnStep, attacking, input_gradient, watched
 from quasinat.attacks.result import AttackResult, judged
 from quasinat.attacks.subspace import layer_of
-from quasinat.defended import Defended
+from quasinat.defended import Defended, EightBit
 from quasinat.errors import UsageError
 from quasinat.strata import Strata
 
@@ -75,13 +75,13 @@ def routing(
             weight, stratum = (pull if climb >= strata.count else 0.0), climb % strata.count
             rows = (~worst.reached).nonzero()[:, 0]
             if len(rows):
-                inside = Defended(layer.within(stratum), model.classifier).eval()
+                inside = Defended(layer.within(stratum), model.classifier, eight_bit=model.eight_bit).eval()
                 part = _climb(inside, strata, stratum, clean[rows], goal.of(rows), rows, budget, steps, loss, weight)
                 worst = part if climb == 0 else merged(worst, rows, part)
             if on_step is not None:
                 on_step(climb + 1, climbs)
-        chosen = strata(worst.images) if len(clean) else goal.labels
-        moved = chosen != (strata(clean) if len(clean) else goal.labels)
+        chosen = _vote(model, strata, worst.images) if len(clean) else goal.labels
+        moved = chosen != (_vote(model, strata, clean) if len(clean) else goal.labels)
         return judged(model, worst.images, goal, worst.queries, {"stratum": chosen, "moved": moved.long()})
 
 
@@ -109,7 +109,7 @@ def _climb(
         here = current[rows]
         new, hit, gradient = look(model, here, goal.of(rows), loss, numbers[rows], gradient=step < steps)
         queries[rows] += 2 if step < steps else 1
-        chosen = strata(here) == stratum
+        chosen = _vote(model, strata, here) == stratum
         hit = hit & chosen
         better = hit | (chosen & (new.to(losses) > losses[rows])) if step > 0 else hit
         worst[rows[better]], losses[rows[better]] = here[better], new[better].to(losses)
@@ -123,6 +123,12 @@ def _climb(
         current[rows] = budget.project(images[rows], here + ascent)
     never = losses == -torch.inf
     return Iterate(torch.where(never[:, None, None, None], current, worst), losses, reached, queries)
+
+
+def _vote(model: Defended, strata: Strata, images: Images) -> PerImageInt:
+    """The stratum of each image as the deployed model sees it."""
+    members: PerImageInt = strata(EightBit()(images) if model.eight_bit else images)
+    return members
 
 
 def _steered(gradient: Images, strata: Strata, images: Images, stratum: int, pull: float) -> Images:

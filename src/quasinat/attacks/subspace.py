@@ -46,7 +46,7 @@ def within_subspace(
         for step in range(steps + 1):
             values, hit, gradient = look(model, current[rows], goal.of(rows), loss, rows, gradient=step < steps)
             queries[rows] += 2 if step < steps else 1
-            better = hit | (values.to(losses) > losses[rows])
+            better = hit | ((values.to(losses) > losses[rows]) & (step > 0))  # a failed image is not the clean one
             improved = rows[better]
             perturbed[improved], losses[improved] = current[improved], values[better].to(losses)
             rows, gradient = rows[~hit], gradient[~hit]

@@ -5,11 +5,14 @@ from typing import Annotated
 import typer
 
 import quasinat
+from quasinat.cli.certify import certify
 from quasinat.cli.demo import demo
+from quasinat.cli.evaluate import evaluate
 from quasinat.cli.info import info
 from quasinat.cli.learn import learn
 from quasinat.cli.project import project
 from quasinat.cli.show import show
+from quasinat.cli.train import train
 
 app = typer.Typer(
     name="quasinat",
@@ -19,9 +22,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command()(certify)
 app.command()(demo)
+app.command()(evaluate)
 app.command()(info)
 app.command()(project)
+app.command()(train)
 app.add_typer(learn, name="learn")
 app.add_typer(show, name="show")
 

@@ -17,7 +17,9 @@ LONGEST_LIST = 12
 
 
 def info(
-    file: Annotated[Path | None, typer.Argument(help="A layer, strata, dictionaries or an autoencoder.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A layer, strata, dictionaries, an autoencoder or a classifier.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """What runs on this machine: versions, and each solver with the reason where it cannot run. Of a file: its card."""

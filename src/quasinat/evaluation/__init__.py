@@ -1,18 +1,41 @@
 """Measuring: accuracy with its interval, image quality, and the provenance of a result."""
 
 from quasinat.evaluation.accuracy import Accuracy, accuracy, accuracy_of, outcomes, wilson_interval
+from quasinat.evaluation.binarisation import Binarisation, binarisation
 from quasinat.evaluation.image_quality import dissimilarity, largest_difference, psnr
 from quasinat.evaluation.record import code_fingerprint, peak_memory, provenance
+from quasinat.evaluation.smoothing import (
+    Certificates,
+    average_radius,
+    certificate,
+    certified_accuracy,
+    certify,
+    largest_radius,
+    lower_bound,
+    noise_counts,
+    predict,
+)
 
 __all__ = [
     "Accuracy",
+    "Binarisation",
+    "Certificates",
     "accuracy",
     "accuracy_of",
+    "average_radius",
+    "binarisation",
+    "certificate",
+    "certified_accuracy",
+    "certify",
     "code_fingerprint",
     "dissimilarity",
     "largest_difference",
+    "largest_radius",
+    "lower_bound",
+    "noise_counts",
     "outcomes",
     "peak_memory",
+    "predict",
     "provenance",
     "psnr",
     "wilson_interval",

@@ -1,7 +1,5 @@
 """What a layer's strata are worth: sizes, stability of the vote under attack, and what each dictionary reconstructs."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +15,7 @@ from quasinat.errors import InputError, UsageError
 from quasinat.evaluation import accuracy_of, code_fingerprint, outcomes, provenance, psnr
 from quasinat.experiments.columns import CLEAN, gray_box_attacks
 from quasinat.experiments.demo import Demo
+from quasinat.experiments.models import digest
 from quasinat.experiments.progress import Progress, Silent
 from quasinat.experiments.settings import DemoSettings
 from quasinat.experiments.workspace import Workspace
@@ -232,9 +231,9 @@ def run_strata_report(
     fingerprint = {
         "settings": settings.as_json(),
         "images": images,
-        "layer": _digest(layer),
-        "universal": None if universal is None else _digest(universal),
-        "model": None if given is None else _digest(given),
+        "layer": digest(layer),
+        "universal": None if universal is None else digest(universal),
+        "model": None if given is None else digest(given),
         "data": data.fingerprint(),
         "code": code_fingerprint(),
     }
@@ -271,17 +270,6 @@ def _read_network(path: Path, data: Dataset, settings: DemoSettings) -> nn.Modul
         problem = f"{path} does not fit the network ({str(error).splitlines()[-1].strip()})"
         raise InputError(problem, "name its --network, and --data of the same classes") from None
     return network.eval()
-
-
-def _digest(module: nn.Module) -> str:
-    """SHA-256 over a module's tensors and, of a layer, what else decides T(x)."""
-    digest = hashlib.sha256()
-    if isinstance(module, SparseTransformationLayer):
-        digest.update(json.dumps(module.settings(), sort_keys=True).encode())
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 def _described(layer: SparseTransformationLayer) -> dict[str, Any]:

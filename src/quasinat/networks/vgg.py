@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quasinat.arrays import Images, Logits
+from quasinat.artefact import Card
 from quasinat.errors import UsageError
 from quasinat.networks.normalise import Normalise
 
@@ -19,14 +20,21 @@ PLANS: dict[str, tuple[int | str, ...]] = {
 
 
 class VGG(nn.Module):
-    """Images `B C H W` in [0, 1] to logits `B classes`; H and W at least 2 to the power of the plan's poolings."""
+    """Images `B C H W` in [0, 1] to logits `B classes`; H and W at least 2 to the power of the plan's poolings.
 
-    def __init__(self, plan: tuple[int | str, ...], classes: int, channels: int) -> None:
+    `plan` is a key of `PLANS`. `card` is what the file said that it was read from; empty for a new one.
+    """
+
+    card: Card
+
+    def __init__(self, plan: str, classes: int, channels: int) -> None:
         super().__init__()
+        self.plan, self.classes, self.channels = plan, classes, channels
+        self.card = {}
         self.normalise = Normalise(channels)
         layers: list[nn.Module] = []
         width = channels
-        for entry in plan:
+        for entry in PLANS[plan]:
             if isinstance(entry, str):
                 layers.append(nn.MaxPool2d(2))
             else:
@@ -61,7 +69,7 @@ def vgg(plan: str, *, classes: int, channels: int = 3, seed: int = 0) -> VGG:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # Channels last: the faster layout on CPUs, and what tensor cores want.
-        return VGG(PLANS[plan], classes, channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return VGG(plan, classes, channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def vgg16(classes: int, channels: int = 3, seed: int = 0) -> VGG:

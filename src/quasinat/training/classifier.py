@@ -1,8 +1,8 @@
 """Trains a classifier on images, clean or transformed (the paper, section 3.5)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from quasinat.training.checkpoint import Checkpoint, digest
 from quasinat.training.loop import minimise
 
 Network = TypeVar("Network", bound=nn.Module)
+Change = Callable[[Images, Labels, torch.Generator], Images]
 
 
 def train_classifier(
@@ -28,6 +29,7 @@ def train_classifier(
     weight_decay: float = 5e-4,
     label_smoothing: float = 0.0,
     augment: bool = True,
+    noise: float = 0.0,
     seed: int = 0,
     on_epoch: Callable[[int, float], None] | None = None,
     checkpoint: Path | None = None,
@@ -39,32 +41,68 @@ def train_classifier(
         images: `B C H W` in [0, 1].
         labels: `B`, from 0.
         augment: mirror and shift the images as they are drawn.
-        seed: of the batches and the augmentation.
+        noise: deviation of Gaussian noise that is added to them after that; they are then clipped to [0, 1], as those
+            that the smoothed classifier sees (Cohen et al. 2019, section 3.3).
+        seed: of the batches, the augmentation and the noise.
         on_epoch: called with the epoch, from 1, and its mean loss.
         checkpoint: a file that keeps the state after every epoch; started again, the training continues from it.
     """
-    for module in network.modules():
-        if isinstance(module, Normalise) and len(images):
-            module.fit(images)
-
-    def loss(indices: Tensor, generator: torch.Generator) -> Tensor:
-        batch = mirror_and_shift(images[indices], generator) if augment else images[indices]
-        return F.cross_entropy(network(batch), labels[indices], label_smoothing=label_smoothing)
-
-    kept = None
-    if checkpoint:
-        own = {"label_smoothing": label_smoothing, "augment": augment, "data": digest(images, labels)}
-        kept = Checkpoint(checkpoint, {"training": f"classifier {type(network).__name__}", **own})
-    minimise(
+    return fit_classifier(
         network,
-        loss,
-        count=len(images),
+        images,
+        labels,
+        {"training": "classifier"},
+        label_smoothing=label_smoothing,
+        augment=augment,
+        noise=noise,
+        checkpoint=checkpoint,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         seed=seed,
         on_epoch=on_epoch,
-        checkpoint=kept,
     )
+
+
+def fit_classifier(
+    network: Network,
+    images: Images,
+    labels: Labels,
+    identity: Mapping[str, Any],
+    *,
+    change: Change | None = None,
+    label_smoothing: float,
+    augment: bool,
+    noise: float,
+    checkpoint: Path | None,
+    **loop: Any,
+) -> Network:
+    """What every training of a classifier shares: normalisation, augmentation, noise, cross-entropy, checkpoint.
+
+    Args:
+        identity: what tells this training from others in its checkpoint, besides the options here.
+        change: of a batch and its labels, after the augmentation and before the noise; draws from the generator.
+        loop: the options of `minimise`.
+    """
+    for module in network.modules():
+        if isinstance(module, Normalise) and len(images):
+            module.fit(images)
+
+    def loss(indices: Tensor, generator: torch.Generator) -> Tensor:
+        batch, truth = images[indices], labels[indices]
+        if augment:
+            batch = mirror_and_shift(batch, generator)
+        if change:
+            batch = change(batch, truth, generator)
+        if noise:
+            batch = (batch + noise * torch.randn(batch.shape, generator=generator).to(batch)).clamp(0, 1)
+        return F.cross_entropy(network(batch), truth, label_smoothing=label_smoothing)
+
+    kept = None
+    if checkpoint:
+        own = {**identity, "training": f"{identity['training']} {type(network).__name__}"}
+        options = {"label_smoothing": label_smoothing, "augment": augment, "noise": noise}
+        kept = Checkpoint(checkpoint, {**own, **options, "data": digest(images, labels)})
+    minimise(network, loss, count=len(images), checkpoint=kept, **loop)
     return network

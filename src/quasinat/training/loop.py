@@ -81,6 +81,7 @@ def minimise(
             write_checkpoint(checkpoint, arguments, module, optimiser, schedule, losses)
         if on_epoch:
             on_epoch(epoch, losses[-1])
+    optimiser.zero_grad(set_to_none=True)  # whoever differentiates the module next starts from nothing
     module.eval()
 
 

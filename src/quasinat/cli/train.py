@@ -1,0 +1,85 @@
+"""quasinat train: a classifier, plain, on T of the training images, or adversarially, as a file."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quasinat.cli.bars import Bars
+
+EXAMPLE = """Ctrl-C loses at most one epoch, and the same command goes on.
+
+Example:  quasinat train vanilla --data cifar10 --root DIR --out vanilla.safetensors
+
+On T(x):  quasinat train retrained --layer LAYER.stl --data cifar10 --root DIR --out retrained.safetensors
+
+Madry:    quasinat train adversarial --budget linf:8/255 --data cifar10 --root DIR --out hardened.safetensors"""
+
+
+def train(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="vanilla, retrained or adversarial.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    data: Annotated[str | None, typer.Option(help="photographs (built in), cifar10 or folder.")] = None,
+    root: Annotated[str | None, typer.Option(help="Where the images of cifar10 or folder are.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side in pixels: 32, 48 or 64; any for a folder.")] = None,
+    colour: Annotated[bool | None, typer.Option("--colour", help="Photographs in colour, mean left in.")] = None,
+    convert: Annotated[str | None, typer.Option(help="Convert a folder's images: rgb or grey.")] = None,
+    train_per_class: Annotated[int | None, typer.Option(help="Training images of each class; all by default.")] = None,
+    network: Annotated[str | None, typer.Option(help="vgg-small (the default) or vgg16.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images; 20 by default.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a batch; 128 by default.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The peak of one cycle; 0.004 by default.")] = None,
+    layer: Annotated[Path | None, typer.Option(help="retrained: the file of the layer.")] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Deviation of Gaussian noise on the training images; of retrained, before T.")
+    ] = None,
+    copies: Annotated[int | None, typer.Option(help="retrained: noisy copies of the training images; 1.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="adversarial: linf:8/255 (the default), l2:0.5, dissimilarity:0.03 ...")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="adversarial: of PGD; 7 by default.")] = None,
+    share: Annotated[float | None, typer.Option(help="adversarial: part of each batch that is attacked; 1.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int | None, typer.Option(help="Of everything: same seed, same numbers.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Train again, from the start, where --out is.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the loss of each epoch.")] = False,
+) -> None:
+    """Train a classifier and measure it on the clean test images, through the layer if there is one.
+
+    The file holds the weights and a card: data, settings, seed, versions, losses, test accuracy.
+    """
+    from quasinat.attacks.budget_text import budget_from_text
+    from quasinat.experiments.train import TrainSettings
+    from quasinat.experiments.train import train as run
+
+    given = {
+        "data": data,
+        "root": root,
+        "image_size": image_size,
+        "colour": colour,
+        "convert": convert,
+        "train_per_class": train_per_class,
+        "network": network,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "noise": noise,
+        "copies": copies,
+        "budget": None if budget is None else budget_from_text(budget),
+        "steps": steps,
+        "share": share,
+        "seed": seed,
+    }
+    settings = TrainSettings(kind, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    with Bars() as bars:
+        trained = run(settings, out, layer=layer, device=device, progress=bars, overwrite=overwrite)
+    if as_json:
+        print(json.dumps({"file": str(out), "kind": kind, **trained.as_json()}))
+    else:
+        print(f"test accuracy  {trained.test}\nfile           {out}")
+
+
+train.__doc__ = f"{train.__doc__}\n\n{EXAMPLE}"

@@ -1,0 +1,211 @@
+"""A classifier from an image set to a file: trained plainly, on T(x) or adversarially; it can be interrupted."""
+
+import shutil
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from quasinat.arrays import Images, Labels
+from quasinat.artefact import file_digest
+from quasinat.attacks import Budget, pgd
+from quasinat.data import Dataset, subset
+from quasinat.data.draws import generator_for
+from quasinat.errors import InputError, UsageError
+from quasinat.evaluation import Accuracy, accuracy, code_fingerprint, provenance
+from quasinat.experiments.devices import device_named
+from quasinat.experiments.progress import Progress, Silent
+from quasinat.experiments.strata_report import check_fit, image_set
+from quasinat.experiments.train_settings import TrainSettings
+from quasinat.experiments.workspace import Step, Workspace
+from quasinat.layer import SparseTransformationLayer
+from quasinat.networks import PLANS, VGG, save_classifier, vgg
+from quasinat.training import train_adversarially, train_classifier
+from quasinat.training.checkpoint import digest
+
+CHUNK = 256  # images projected together: what an interruption loses of them at most
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A training's outcome: the classifier in eval mode on the CPU, and its accuracy on the clean test images.
+
+    Attributes:
+        test: for `retrained`, through the layer.
+        losses: the mean training loss of each epoch.
+    """
+
+    network: VGG
+    test: Accuracy
+    losses: tuple[float, ...]
+    device: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers, as JSON holds them."""
+        return {"test": asdict(self.test), "losses": list(self.losses), "device": self.device}
+
+
+def train(
+    settings: TrainSettings,
+    out: Path,
+    *,
+    layer: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> Trained:
+    """Trains a classifier and writes it to `out`, with a card that says how; `load_classifier` reads it.
+
+    What an interruption would lose is kept in `OUT.training` until the file is there: T of the training images, in
+    pieces, and the state after every epoch. The same call goes on from there; on a CPU the weights are, to the bit,
+    those of a training that was not interrupted. No test image has a part in them.
+
+    Args:
+        settings: what to train.
+        out: the file to write.
+        layer: the file of the layer, for `retrained` and only for that.
+        device: "auto", "cpu" or "cuda".
+        progress: hears of each step.
+        overwrite: train again, from the start, where `out` exists.
+
+    Raises:
+        UsageError: `out` exists, the device is not there, the layer is missing or not wanted, or what was left of an
+            interrupted training is of another one.
+        InputError: images, network and layer do not fit each other, or one cannot be read.
+    """
+    _check_request(settings, out, layer, overwrite)
+    where, progress = device_named(device), progress or Silent()
+    transform = None if layer is None else SparseTransformationLayer.load(layer).to(where)
+    data = image_set(settings.images())
+    images, labels = _training_half(data, settings)
+    _check_size(settings.network, images)
+    made = {
+        "data": data.name,
+        "images": len(images),
+        "fingerprint": digest(images),
+        "classes": list(data.classes),
+        "settings": settings.as_json(),
+        "layer": None if layer is None else file_digest(layer),
+        "device": where,
+    }
+    mark = {**made, "whole": data.fingerprint(), "code": code_fingerprint()}
+    test = data.test_images
+    if transform is not None:
+        check_fit(transform, images)
+    workspace = Workspace(_beside(out), mark, overwrite=overwrite)
+    if transform is not None:
+        project = partial(_projected, workspace, transform, settings, progress)
+        images = torch.cat([project("training", images, copy=copy) for copy in range(settings.copies)])
+        labels = labels.repeat(settings.copies)
+    network, losses = _fitted(settings, len(data.classes), images.to(where), labels.to(where), workspace, progress)
+    if transform is not None:
+        test = project("test", test)
+    measured = accuracy(network, test.to(where), data.test_labels.to(where))
+    network = network.cpu()
+    save_classifier(out, network, {**made, "losses": losses, "test": asdict(measured), **provenance()})
+    shutil.rmtree(workspace.folder, ignore_errors=True)
+    return Trained(network, measured, tuple(losses), where)
+
+
+def _check_request(settings: TrainSettings, out: Path, layer: Path | None, overwrite: bool) -> None:
+    """Refuses what needs no data to be refused."""
+    if settings.kind == "retrained" and layer is None:
+        raise UsageError("the training 'retrained' needs a layer", "name its file with --layer")
+    if settings.kind != "retrained" and layer is not None:
+        raise UsageError(f"--layer is no option of the training {settings.kind!r}", "leave it out, or train retrained")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", "choose another --out")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists", "choose another --out, or pass --overwrite")
+    if layer is not None and _beside(out).resolve() in layer.resolve().parents:
+        raise UsageError(f"{layer} lies in {_beside(out)}, which will be removed", "choose another --out")
+    if layer is not None and layer.resolve() == out.resolve():
+        raise UsageError(f"{out} is the layer", "choose another --out")
+
+
+def _beside(out: Path) -> Path:
+    """The folder of what an interrupted training needs to go on."""
+    return out.with_name(out.name + ".training")
+
+
+def _training_half(data: Dataset, settings: TrainSettings) -> tuple[Images, Labels]:
+    """The training images and labels, cut to the asked number of each class."""
+    if settings.train_per_class is None:
+        return data.train_images, data.train_labels
+    cut = subset(data, settings.train_per_class, 1, seed=settings.seed)
+    return cut.train_images, cut.train_labels
+
+
+def _check_size(network: str, images: Images) -> None:
+    side, least = min(images.shape[-2:]), 2 ** PLANS[network].count("M")
+    if side < least:
+        problem = f"images of {side} pixels are too small for {network}, which needs {least}"
+        raise InputError(problem, "choose larger images or another --network")
+
+
+def _projected(
+    workspace: Workspace,
+    transform: SparseTransformationLayer,
+    settings: TrainSettings,
+    progress: Progress,
+    name: str,
+    images: Images,
+    *,
+    copy: int | None = None,
+) -> Images:
+    """T of a set, on the CPU, each piece of it computed once; of a numbered copy with noise before the layer."""
+    parts, title = [], f"project the {name} images" + (f", copy {copy + 1}" if copy else "")
+    noise = 0.0 if copy is None else settings.noise
+    with progress.task(title, len(images)) as report:
+        for start in range(0, len(images), CHUNK):
+            piece = images[start : start + CHUNK]
+            if noise:
+                generator = generator_for(settings.seed, "noise", str(copy), str(start))
+                piece = (piece + noise * torch.randn(piece.shape, generator=generator)).clamp(0, 1)
+
+            def compute(piece: Images = piece) -> Step:
+                return {"images": transform.project(piece.to(transform.filters.device)).cpu()}, {}
+
+            parts.append(workspace.step(f"{name}-{copy or 0}-{start:08}", compute)[0]["images"])
+            report(start + len(piece))
+    return torch.cat(parts)
+
+
+def _fitted(
+    settings: TrainSettings, classes: int, images: Images, labels: Labels, workspace: Workspace, progress: Progress
+) -> tuple[VGG, list[float]]:
+    """The classifier, trained where the images are, and the mean loss of each epoch."""
+    network = vgg(settings.network, classes=classes, channels=images.shape[1], seed=settings.seed).to(images.device)
+    losses: list[float] = []
+    with progress.task(f"train the {settings.kind} classifier", settings.epochs) as report:
+
+        def on_epoch(epoch: int, loss: float) -> None:
+            losses.append(loss)
+            report(epoch, f"epoch {epoch} of {settings.epochs}, loss {loss:.4f}")
+
+        shared: dict[str, Any] = {
+            "epochs": settings.epochs,
+            "batch_size": settings.batch_size,
+            "learning_rate": settings.learning_rate,
+            "noise": 0.0 if settings.kind == "retrained" else settings.noise,  # it is in front of the layer there
+            "seed": settings.seed,
+            "on_epoch": on_epoch,
+            "checkpoint": workspace.steps / "training.safetensors",
+        }
+        if settings.kind == "adversarial":
+            perturb = partial(_attacked, budget=settings.budget, steps=settings.steps)
+            attack = {name: settings.as_json()[name] for name in ("budget", "steps")}
+            train_adversarially(
+                network, images, labels, perturb=perturb, share=settings.share, fingerprint=attack, **shared
+            )
+        else:
+            train_classifier(network, images, labels, **shared)
+    return network, losses
+
+
+def _attacked(network: nn.Module, images: Images, labels: Labels, *, seed: int, budget: Budget, steps: int) -> Images:
+    """PGD's images, from one random start."""
+    return pgd(network, images, labels, budget=budget, steps=steps, seed=seed).images

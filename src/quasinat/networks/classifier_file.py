@@ -1,0 +1,68 @@
+"""A classifier as a file of its own: its weights and a card that says which network it is and how it was trained."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
+from quasinat.errors import InputError, UsageError
+from quasinat.networks.vgg import PLANS, VGG, vgg
+
+KIND = "classifier"
+_LARGEST = 2**16
+
+
+def save_classifier(path: str | Path, network: VGG, provenance: Card) -> None:
+    """Writes an artefact of kind "classifier", whole or not at all.
+
+    Args:
+        path: the file to write.
+        network: on any device; its parameters are float32.
+        provenance: how it was trained (data, settings, seed, losses...), anything that JSON holds;
+            `card["provenance"]` once loaded.
+
+    Raises:
+        UsageError: a network of another precision, which the file could not give back as it was.
+        OutputError: the file system refuses.
+    """
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and value.dtype != torch.float32:
+            raise UsageError(f"the network holds {name} as {value.dtype}", "convert it with network.float()")
+    settings = {"network": network.plan, "classes": network.classes, "channels": network.channels}
+    write_artefact(Path(path), KIND, network.state_dict(), {"settings": settings, "provenance": dict(provenance)})
+
+
+def load_classifier(path: str | Path) -> VGG:
+    """Reads what `save_classifier` wrote: the network in eval mode on the CPU; its `card` is the file's.
+
+    Raises:
+        InputError: the file is missing, damaged, holds no classifier, or its tensors do not fit its card.
+    """
+    path = Path(path)
+    tensors, card = read_artefact(path, KIND)
+    plan, classes, channels = _settings(path, card.get("settings"))
+    with torch.device("meta"):  # shapes only, so that a damaged card costs no memory
+        blank = VGG(plan, classes, channels).state_dict()
+    check_tensors(path, tensors, {name: tuple(value.shape) for name, value in blank.items()})
+    for name, value in blank.items():
+        if tensors[name].dtype != value.dtype:
+            raise InputError(f"{path} holds {name} as {tensors[name].dtype}, not {value.dtype}", "train it again")
+    network = vgg(plan, classes=classes, channels=channels)
+    network.load_state_dict(tensors)
+    network.card = card
+    return network.eval()
+
+
+def _settings(path: Path, settings: Any) -> tuple[str, int, int]:
+    """The name of the plan, the classes and the channels; an `InputError` names what a card has wrong."""
+    given: Mapping[str, Any] = settings if isinstance(settings, dict) else {}
+    plan = given.get("network")
+    if plan not in list(PLANS):
+        raise InputError(f"{path} is of an unknown network {plan!r}", f"train one of: {', '.join(PLANS)}")
+    for name in ("classes", "channels"):
+        value = given.get(name)
+        if type(value) is not int or not 1 <= value <= _LARGEST:
+            raise InputError(f"{path} has no usable setting {name!r} ({value!r})", "train it again")
+    return str(plan), given["classes"], given["channels"]

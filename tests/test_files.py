@@ -4,17 +4,21 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from quasinat.errors import InputError, OutputError
-from quasinat.files import read_json, read_tensors, write_atomically, write_json, write_tensors, write_text
+from quasinat.files import read_json, read_tensors, write_atomically, write_json, write_npz, write_tensors, write_text
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "text": lambda path: write_text(path, "new text"),
     "json": lambda path: write_json(path, {"new": 1}),
     "tensors": lambda path: write_tensors(path, {"new": torch.ones(3)}),
+    "npz": lambda path: write_npz(path, {"new": torch.ones(3)}),
 }
 
 
@@ -30,8 +34,13 @@ def break_writing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None
         whole_bytes(path, data[: len(data) // 2])
         raise error
 
+    def half_an_archive(file: IO[bytes], **arrays: np.ndarray) -> None:
+        file.write(b"PK")
+        raise error
+
     monkeypatch.setattr(Path, "write_text", half_a_text)
     monkeypatch.setattr(Path, "write_bytes", half_of_bytes)
+    monkeypatch.setattr(np, "savez_compressed", half_an_archive)
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
@@ -153,3 +162,24 @@ def test_tensors_come_back(tmp_path: Path) -> None:
     assert read_tensors(path)[1] == {}
     with pytest.raises(InputError, match="is missing"):
         read_tensors(tmp_path)
+
+
+def test_arrays_come_back_without_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "outcomes.npz"
+    tensors: dict[str, Tensor] = {
+        "square/linf:8/255": torch.tensor([True, False, True]),
+        "labels": torch.arange(3),
+        "values": torch.rand(2, 3, requires_grad=True).T,
+        "none": torch.zeros(0, dtype=torch.bool),
+    }
+    write_npz(path, tensors)
+    with np.load(path, allow_pickle=False) as file:
+        found = dict(file)
+    assert list(found) == list(tensors)
+    for name, tensor in tensors.items():
+        assert (found[name] == tensor.detach().numpy()).all()
+        assert (found[name].dtype, found[name].shape) == (tensor.detach().numpy().dtype, tuple(tensor.shape))
+    first = path.read_bytes()
+    write_npz(path, tensors)
+    assert path.read_bytes() == first
+    assert list(path.parent.iterdir()) == [path]

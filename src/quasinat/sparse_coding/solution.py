@@ -9,6 +9,10 @@ import torch
 
 from quasinat.arrays import CodesBeyond, Images, PerImage, PerImageBool, PerImageInt, StateBeyond
 
+# torch 2.11 warns at the first unchecked sparse tensor unless somebody has chosen; its default is what we choose.
+if not torch.sparse.check_sparse_tensor_invariants.is_enabled():
+    torch.sparse.check_sparse_tensor_invariants.disable()
+
 
 class Result(IntEnum):
     """How the solver ended on one image."""

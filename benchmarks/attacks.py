@@ -9,7 +9,7 @@ runs in turns in one process, on the same images that the network gets right; a 
 
 Everyone hands back perturbed images and where the network errs on them: ours and Foolbox look for themselves, to
 torchattacks and ART one forward pass is added ("bare" is without it). `torchattacks` is left out where it is not
-installed; its pins are old, `pip install --no-deps torchattacks` serves. Norms are over the images on which both succeed.
+installed; its pins are old, `pip install --no-deps torchattacks` serves. Norms are over the images both succeed on.
 """
 
 import argparse

@@ -334,6 +334,24 @@ def test_a_standing_image_is_the_strongest_attacks(finished: Finished) -> None:
     assert bool((images[standing] != clean[standing]).flatten(1).any(1).all())
 
 
+def test_what_one_row_found_no_later_row_takes_back(tmp_path: Path) -> None:
+    """The image saved is one that fell, of the first gradient row that has it, then of the others."""
+    run = black_box(tmp_path / "run", universal(1), Scores())
+    fell = {"identity": (0, 1), "implicit": (1, 2), "square": (2, 3), "active-span": (3,)}
+    levels = {key: (number + 1) / 100 for number, key in enumerate(run.rows())}
+    for key, level in levels.items():
+        hits = torch.zeros(COUNT, dtype=torch.bool)
+        hits[list(fell.get(key, ()))] = True
+        kept = {"images": torch.full_like(run.images, level), "fallen": hits, "queries": torch.zeros_like(run.labels)}
+        values = {"values": json.dumps({"fallbacks": 0, "seconds": 0.0})}
+        write_tensors(run.workspace.steps / f"{key}-linf-2-255.safetensors", kept, values)
+    images, fallen = run.worst("linf:2/255")
+    assert fallen.tolist() == [True] * 4 + [False] * (COUNT - 4)
+    assert fallen.equal(run.fallen(run.rows(), "linf:2/255"))
+    sources = ["identity", "identity", "implicit", "square"] + ["implicit-apgd"] * (COUNT - 4)
+    assert images[:, 0, 0, 0].tolist() == pytest.approx([levels[key] for key in sources])
+
+
 def test_a_short_row_counts_for_its_own_images_only(tmp_path: Path) -> None:
     run = black_box(tmp_path / "run", universal(1), Scores())
     budget = "linf:16/255"

@@ -15,8 +15,9 @@ from table import update
 
 def machine_line(results: dict[str, Any]) -> str:
     """Where the attacks were timed, and with which versions."""
-    made = results["provenance"]
-    return f"{made['platform']}, {made['threads']} thread(s), Python {made['python']}, torch {made['torch']}."
+    made = results["machine"]
+    peers = ", ".join(f"{name} {made[name]}" for name in ("foolbox", "adversarial-robustness-toolbox", "torchattacks"))
+    return f"{made['processor']}, {made['threads']} thread(s), torch {made['torch']}; {peers}."
 
 
 def sections(root: Path) -> dict[str, str]:

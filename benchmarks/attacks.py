@@ -312,7 +312,9 @@ def memory_of(arguments: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: the iterations of a forward pass, and the peak bytes of a gradient beyond what was."""
     layer, images = layer_of(arguments.layer, arguments.root), torch.load(arguments.images, weights_only=True)
     kind, _, value = arguments.memory_of.partition("-")
-    adjoint: Adjoint = Unrolled(int(value)) if kind == "unrolled" else Implicit(forward_tolerance=float(value))
+    # Every image is trusted here: it is the implicit derivative that is measured, not its fallback.
+    implicit = Implicit(forward_tolerance=float(value), kkt=float("inf"))
+    adjoint: Adjoint = Unrolled(int(value)) if kind == "unrolled" else implicit
     white = layer.with_adjoint(adjoint)
     steps = float(kind == "unrolled" and int(value))
     if isinstance(adjoint, Implicit):
@@ -400,8 +402,9 @@ def goals(results: dict[str, Any]) -> str:
                 f"{faster:.1f}",
                 faster >= 3 if wanted else None,
             )
-            figure = f"{own:.4f} against {other:.4f}"
-            row(f"{name}: mean L2 norm against {peer}'s", "<= theirs", figure, own <= 1.0005 * other)
+            figure, slack = f"{own:.4f} against {other:.4f}", 1.0005 if wanted else 1.02
+            goal = "<= theirs" if wanted else "<= 1.02 theirs"
+            row(f"{name}: mean L2 norm against {peer}'s", goal, figure, own <= slack * other)
         own, other = part["success"]["ours"], part["success"]["art"]
         success = ", ".join(f"{peer} {count}" for peer, count in part["success"].items())
         row(f"{name}: successes of {part['images']}", ">= art's", success, own >= other)

@@ -1,6 +1,6 @@
 """The projected ascent that BIM and PGD share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -46,17 +46,9 @@ def _worse(losses: PerImage, reached: PerImageBool, new: PerImage, hit: PerImage
 
 def merged(whole: Iterate, rows: PerImageInt, part: Iterate) -> Iterate:
     """`whole`, made `harder` by a later climb of some of its images."""
-    worse = harder(Iterate(whole.images[rows], whole.losses[rows], whole.reached[rows], whole.queries[rows]), part)
-
-    def put(old: Tensor, new: Tensor) -> Tensor:
-        return old.index_copy(0, rows, new)
-
-    return Iterate(
-        put(whole.images, worse.images),
-        put(whole.losses, worse.losses),
-        put(whole.reached, worse.reached),
-        put(whole.queries, worse.queries),
-    )
+    names = [field.name for field in fields(Iterate)]
+    worse = harder(Iterate(*(getattr(whole, name)[rows] for name in names)), part)
+    return Iterate(*(getattr(whole, name).index_copy(0, rows, getattr(worse, name)) for name in names))
 
 
 def check_ascent(steps: int, step_size: float | None, loss: str) -> None:
@@ -89,32 +81,41 @@ def ascend(
     are the places of these images in the caller's batch, for error messages.
     """
     stride, fraction = (budget, STRIDE / steps) if step_size is None else (budget.resized(step_size), 1.0)
-    current, worst = start.clone(), start.clone()
+    current, worst = start, start
     losses = torch.full_like(images.flatten(1).sum(1), -torch.inf)
     reached, queries = torch.zeros_like(goal.labels, dtype=torch.bool), torch.zeros_like(goal.labels)
     rows = torch.arange(len(images), device=images.device)
     names = rows if numbers is None else numbers
     for step in range(steps + 1):
-        here = current[rows]
-        new, hit, gradient = look(model, here, goal.of(rows), loss, names[rows], gradient=step < steps)
+        whole = len(rows) == len(images)  # nothing need be picked out then
+        here, aim = (current, goal) if whole else (current[rows], goal.of(rows))
+        new, hit, gradient = look(model, here, aim, loss, names[rows], gradient=step < steps)
         queries[rows] += 2 if step < steps else 1
         if step > 0 or until_success:
             better = hit if step == 0 else _worse(losses[rows], reached[rows], new.to(losses), hit)
-            improved = rows[better]
-            worst[improved], losses[improved] = here[better], new[better].to(losses)
-            reached[improved] |= hit[better]
+            worst = (
+                torch.where(_spread(better), here, worst) if whole else worst.index_copy(0, rows[better], here[better])
+            )
+            losses[rows[better]] = new[better].to(losses)
+            reached[rows] |= hit
         if step == steps:
             break
-        if until_success:
+        if until_success and bool(hit.any()):
             rows, here, gradient = rows[~hit], here[~hit], gradient[~hit]
+            whole = False
         if len(rows):
-            ascent = stride.scaled(images[rows], budget.step_direction(gradient), fraction)
-            current[rows] = budget.project(images[rows], here + ascent)
+            clean = images if whole else images[rows]
+            ahead = budget.project(clean, here + stride.stretched(clean, budget.step_direction(gradient), fraction))
+            current = ahead if whole else current.index_copy(0, rows, ahead)
         if on_step is not None:
             on_step(step + 1, steps)
         if until_success and not len(rows):
             break
     return Iterate(worst, losses, reached, queries)
+
+
+def _spread(flags: PerImageBool) -> Tensor:
+    return flags[:, None, None, None]
 
 
 def look(

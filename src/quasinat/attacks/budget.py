@@ -56,6 +56,10 @@ class Budget(ABC):
         shrunk = direction / _spread(peaks)
         return shrunk * _spread(fraction * self.reach(images) / _nonzero(self.norms(shrunk)))
 
+    def stretched(self, images: Images, direction: Images, fraction: float = 1.0) -> Images:
+        """As `scaled`, of a `step_direction`, whose length is known."""
+        return self.scaled(images, direction, fraction)
+
     def project(self, images: Images, perturbed: Images) -> Images:
         """The nearest point of each image's ball, then clipped to the box (which can only bring it closer)."""
         difference = perturbed - images
@@ -97,8 +101,11 @@ class Linf(Budget):
     def unit_noise(self, shape: torch.Size, generator: Generator) -> Image:
         return 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
 
+    def stretched(self, images: Images, direction: Images, fraction: float = 1.0) -> Images:
+        return direction * (fraction * self.reach(images[:1]))  # signs have the length 1, or 0 where all are zero
+
     def project(self, images: Images, perturbed: Images) -> Images:
-        return (images + (perturbed - images).clamp(-self.radius, self.radius)).clamp(0, 1)
+        return (perturbed - images).clamp_(-self.radius, self.radius).add_(images).clamp_(0, 1)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ def check_images(images: Tensor) -> None:
         raise InputError(f"the images are {images.dtype}", "convert them to floating point in [0, 1]")
     if images.ndim != 4:
         raise InputError(f"the images have shape {tuple(images.shape)}", "give a batch: B C H W")
-    flat = images.detach().flatten(1)
-    _refuse_first(~flat.isfinite().all(1), "holds NaN or infinity", "clean it or leave it out")
-    _refuse_first(((flat < 0) | (flat > 1)).any(1), "leaves [0, 1]", "scale it; normalisation belongs inside the model")
+    if images.numel() == 0:
+        return
+    low, high = _extremes(images.detach())
+    _refuse_first(~(low.isfinite() & high.isfinite()), "holds NaN or infinity", "clean it or leave it out")
+    _refuse_first((low < 0) | (high > 1), "leaves [0, 1]", "scale it; normalisation belongs inside the model")
 
 
 def check_labels(labels: Tensor, count: int, what: str = "label") -> None:
@@ -48,6 +50,10 @@ def check_logits(logits: Tensor, labels: Tensor, rows: Tensor | None = None, wha
 
 def check_gradient(gradient: Tensor, rows: Tensor | None = None) -> None:
     """Refuses an input gradient with NaN or infinity; names the first image."""
+    if bool(
+        gradient.sum(dtype=torch.float32).isfinite()
+    ):  # then every part of the sum is, and no image need be looked at
+        return
     bad = ~gradient.flatten(1).isfinite().all(1)
     _refuse_first(bad, "has a gradient that is not finite", "mend the model's backward pass or leave it out", rows)
 
@@ -68,3 +74,9 @@ def _refuse_first(bad: Tensor, problem: str, remedy: str, rows: Tensor | None = 
     if bool(bad.any()):
         first = bad.nonzero()[0, 0]
         raise InputError(f"image {int(first if rows is None else rows[first])} {problem}", remedy)
+
+
+def _extremes(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the largest value of each; NaN where there is one. Much quicker than `isfinite` of every pixel."""
+    flat = images.flatten(1)
+    return flat.amin(1), flat.amax(1)

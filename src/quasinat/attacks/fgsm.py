@@ -39,5 +39,5 @@ def fgsm(
     check_loss(loss)
     with attacking(model, images, labels, targets) as (clean, goal):
         _, _, gradient = loss_and_gradient(model, clean, goal, loss)
-        step = budget.scaled(clean, budget.step_direction(gradient))
+        step = budget.stretched(clean, budget.step_direction(gradient))
         return judged(model, (clean + step).clamp(0, 1), goal, queries=2)

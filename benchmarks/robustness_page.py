@@ -31,24 +31,24 @@ def in_short(white: dict[str, Any], certified: dict[str, Any]) -> str:
     proven = [_percent(row["certified"][middle]) for row in (layer, alone)]
     against = f"{clean['adversarial']} against {clean['defended']}"
     sentences = [
-        "**Against somebody who does not know of it, the layer helps.** Images made on the undefended network are still "
-        f"read right in {at('oblivious', paper)} of cases at the paper's L2-dissimilarity of 0.03 and in "
-        f"{at('oblivious', eight)} at L-infinity 8/255 (clean: {clean['defended']}). How much of that is the layer's, and "
-        "how much is attacks that do not transfer, the control rows of `quasinat demo` say.",
+        "**Against somebody who does not know of it, the layer helps.** Images made on the undefended network are "
+        f"still read right in {at('oblivious', paper)} of cases at the paper's L2-dissimilarity of 0.03 and in "
+        f"{at('oblivious', eight)} at L-infinity 8/255 (clean: {clean['defended']}). How much of that is the "
+        "layer's, and how much is attacks that do not transfer, the control rows of `quasinat demo` say.",
         f"**Against somebody who does know, it does not.** The worst case leaves {at('worst', paper)} at 0.03, "
-        f"{at('worst', two)} at 2/255, {at('worst', four)} at 4/255 and {at('worst', eight)} at 8/255. The adversarially "
-        f"trained network of equal size keeps {at('adversarial', two)}, {at('adversarial', four)} and "
+        f"{at('worst', two)} at 2/255, {at('worst', four)} at 4/255 and {at('worst', eight)} at 8/255. The "
+        f"adversarially trained network of equal size keeps {at('adversarial', two)}, {at('adversarial', four)} and "
         f"{at('adversarial', eight)} there, for a lower clean accuracy ({against}); the undefended one "
         f"{at('base', two)}, {at('base', four)} and {at('base', eight)}. Nor does it take the gradient: "
         f"Square, which sees the scores only, leaves {at('square', paper)} at 0.03.",
-        f"**The gradient decides what one sees.** At 4/255 BPDA with the identity leaves {at('identity', four)}, the true "
-        f"gradient {at('implicit', four)}: an evaluation that stops at the identity overstates the layer.",
-        f"**The strata are no obstacle.** An attack on the vote leaves {at('routing', four)} at 4/255, PGD that ignores it "
-        f"{at('implicit', four)}.",
+        f"**The gradient decides what one sees.** At 4/255 BPDA with the identity leaves {at('identity', four)}, the "
+        f"true gradient {at('implicit', four)}: an evaluation that stops at the identity overstates the layer.",
+        f"**The strata are no obstacle.** An attack on the vote leaves {at('routing', four)} at 4/255, PGD that ignores "
+        f"it {at('implicit', four)}.",
         "**What passes the layer uncoded is not its weakest point.** Perturbations in the low-pass band alone leave "
         f"{at('low-pass', paper)} at 0.03, those in the span of the active atoms {at('active-span', paper)}.",
-        f"**Certified**, it is no better than the noise-trained classifier alone: {proven[0]} against {proven[1]} at an L2 "
-        f"radius of {radius:g}.",
+        f"**Certified**, it is no better than the noise-trained classifier alone: {proven[0]} against {proven[1]} at an "
+        f"L2 radius of {radius:g}.",
     ]
     return "".join(f"- {sentence}\n" for sentence in sentences)
 

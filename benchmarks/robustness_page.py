@@ -43,12 +43,12 @@ def in_short(white: dict[str, Any], certified: dict[str, Any]) -> str:
         f"Square, which sees the scores only, leaves {at('square', paper)} at 0.03.",
         f"**The gradient decides what one sees.** At 4/255 BPDA with the identity leaves {at('identity', four)}, the "
         f"true gradient {at('implicit', four)}: an evaluation that stops at the identity overstates the layer.",
-        f"**The strata are no obstacle.** An attack on the vote leaves {at('routing', four)} at 4/255, PGD that ignores "
-        f"it {at('implicit', four)}.",
+        f"**The strata are no obstacle.** An attack on the vote leaves {at('routing', four)} at 4/255, PGD that "
+        f"ignores it {at('implicit', four)}.",
         "**What passes the layer uncoded is not its weakest point.** Perturbations in the low-pass band alone leave "
         f"{at('low-pass', paper)} at 0.03, those in the span of the active atoms {at('active-span', paper)}.",
-        f"**Certified**, it is no better than the noise-trained classifier alone: {proven[0]} against {proven[1]} at an "
-        f"L2 radius of {radius:g}.",
+        f"**Certified**, it is no better than the noise-trained classifier alone: {proven[0]} against {proven[1]} at "
+        f"an L2 radius of {radius:g}.",
     ]
     return "".join(f"- {sentence}\n" for sentence in sentences)
 

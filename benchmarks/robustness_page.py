@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attacks import goals
+from attack_goals import goals
 from quasinat.report.certified_curve import certified_markdown
 from quasinat.report.white_box_sheet import white_box_markdown
 from table import update

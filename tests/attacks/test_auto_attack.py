@@ -2,6 +2,7 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ from quasinat.errors import InputError, UsageError
 from .conftest import SHAPE, Constant, Linear, Perceptron, decisions
 
 package = pytest.importorskip("pyautoattack")
+
+
+@pytest.fixture(autouse=True)
+def traced() -> Iterator[None]:
+    """Called by itself, the package takes away the interpreter's trace function, and with it the test coverage."""
+    trace = sys.gettrace()
+    yield
+    sys.settrace(trace)
 
 
 @pytest.fixture(autouse=True)

@@ -26,12 +26,13 @@ ROOMS = [
     "defended",
     "attacks",
     "data",
+    "defences",
     "evaluation",
     "experiments",
     "report",
     "cli",
 ]
-HEAVY = {"faiss", "skimage", "sklearn", "matplotlib", "jinja2", "PIL", "rich"}
+HEAVY = {"faiss", "skimage", "sklearn", "matplotlib", "jinja2", "PIL", "rich", "pywt"}
 
 every_file = pytest.mark.parametrize("path", FILES.values(), ids=FILES.keys())
 

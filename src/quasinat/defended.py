@@ -1,5 +1,10 @@
 """A classifier behind a transformation: image -> logits, a plain nn.Module that any attack can be run on."""
 
+import math
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
 from torch import nn
 
 from quasinat.arrays import Images, Logits
@@ -9,11 +14,27 @@ from quasinat.layer_options import Clipping
 from quasinat.sparse_coding import Adjoint, Identity
 
 
+@runtime_checkable
+class ManyViews(Protocol):
+    """A transformation that makes several views of each image, such as random crops."""
+
+    def views(self, images: Images) -> Iterator[Images]:
+        """The views, each a batch of as many images."""
+        ...
+
+    def with_adjoint(self, adjoint: Adjoint) -> nn.Module:
+        """The same transformation, differentiated as named."""
+        ...
+
+
 class Defended(nn.Module):
     """classifier(T(x)).
 
+    Of a transformation that makes several views (`ManyViews`), the class probabilities are averaged over them, and
+    the logits are the logarithms of the averages.
+
     Args:
-        transform: the Sparse Transformation Layer, or any module of images to images.
+        transform: the Sparse Transformation Layer, any of `quasinat.defences`, or any module of images to images.
         classifier: images in [0, 1] to logits, usually trained on transformed images (the paper, section 3.5).
         eight_bit: round the images to 8 bits first, as a service that reads image files does; its derivative is the
             identity.
@@ -29,6 +50,9 @@ class Defended(nn.Module):
         """Logits `B classes` of images `B C H W` in [0, 1]."""
         if self.eight_bit:
             images = EightBit()(images)
+        if isinstance(self.transform, ManyViews):
+            each = [self.classifier(view).log_softmax(1) for view in self.transform.views(images)]
+            return torch.stack(each).logsumexp(0) - math.log(len(each))
         logits: Logits = self.classifier(self.transform(images))
         return logits
 
@@ -36,7 +60,8 @@ class Defended(nn.Module):
         """The same module, differentiated through the transformation as `adjoint` says; for white-box attacks.
 
         Args:
-            adjoint: `Identity()` serves any transformation, the others the Sparse Transformation Layer.
+            adjoint: `Identity()` serves any transformation, the others the Sparse Transformation Layer. Of several
+                views it stands for what has no gradient of its own in them: crops are differentiated as they are.
             clipping: of the layer, see `SparseTransformationLayer.with_adjoint`.
 
         Raises:
@@ -48,6 +73,8 @@ class Defended(nn.Module):
         if not isinstance(adjoint, Identity):
             problem = f"{type(self.transform).__name__} has no gradient of the kind {type(adjoint).__name__}"
             raise UsageError(problem, "name Identity(), or use the module without with_adjoint if it is differentiable")
+        if isinstance(self.transform, ManyViews):
+            return Defended(self.transform.with_adjoint(adjoint), self.classifier, eight_bit=self.eight_bit)
         return Defended(StraightThrough(self.transform), self.classifier, eight_bit=self.eight_bit)
 
 

@@ -89,8 +89,16 @@ class StraightThrough(nn.Module):
         self.transform = transform
 
     def forward(self, images: Images) -> Images:
-        """`transform(images)`."""
-        return Identity().apply(self.transform, images)
+        """`transform(images)`.
+
+        Raises:
+            UsageError: they have another shape than the images, so that the identity cannot stand for the derivative.
+        """
+        made = Identity().apply(self.transform, images)
+        if made.shape != images.shape:
+            problem = f"{type(self.transform).__name__} changes the images' shape, so its derivative is no identity"
+            raise UsageError(problem, "use the module without with_adjoint, if it is differentiable")
+        return made
 
 
 class EightBit(nn.Module):

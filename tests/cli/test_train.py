@@ -87,7 +87,7 @@ def test_vanilla_is_plain_training(data: list[str], tmp_path: Path, capsys: pyte
     assert printed.splitlines()[-1].split() == ["file", str(out)]
     assert made["losses"] == losses
     assert (made["data"], made["images"], made["fingerprint"]) == ("cifar10", 50, digest(images))
-    assert (made["layer"], made["device"], made["settings"]["seed"]) == (None, "cpu", 3)
+    assert (made["transform"], made["device"], made["settings"]["seed"]) == (None, "cpu", 3)
     assert made["settings"] | {"kind": "vanilla", "epochs": 2, "learning_rate": 0.01} == made["settings"]
     assert not {"budget", "steps", "share", "copies", "root"} & made["settings"].keys()
     assert {"torch", "code", "platform"} <= made.keys()
@@ -123,7 +123,7 @@ def test_retrained_learns_exactly_t_of_the_training_images(
     assert report | {"file": str(out), "kind": "retrained", "device": "cpu"} == report
     assert report["losses"] == read_card(out)["provenance"]["losses"]
     assert len(report["losses"]) == 2
-    assert read_card(out)["provenance"]["layer"] == file_digest(layer)
+    assert read_card(out)["provenance"]["transform"]["layer"] == file_digest(layer)
     assert read_card(out)["provenance"]["images"] == 50
 
 
@@ -276,14 +276,14 @@ def test_overwriting_trains_again(data: list[str], tmp_path: Path) -> None:
     ("kind", "arguments", "status", "words"),
     [
         ("vanila", [], 2, ["there is no training 'vanila'; did you mean 'vanilla'"]),
-        ("retrained", [], 2, ["the training 'retrained' needs a layer; name its file with --layer"]),
+        ("retrained", [], 2, ["the training 'retrained' needs a transformation; name one with --layer or"]),
         ("retrained", ["--layer", "nowhere"], 1, ["nowhere is missing"]),
         ("vanilla", ["--layer", "nowhere"], 2, ["--layer is no option of the training 'vanilla'; leave it out, or"]),
         ("vanilla", ["--budget", "linf:0.1"], 2, ["--budget is no option of the training 'vanilla'", "adversarial"]),
         ("vanilla", ["--steps", "3"], 2, ["--steps is no option of the training 'vanilla'"]),
         ("vanilla", ["--share", "0.5"], 2, ["--share is no option of the training 'vanilla'"]),
         ("adversarial", ["--copies", "2", "--noise", "0.1"], 2, ["--copies is no option", "or train retrained"]),
-        ("retrained", ["--copies", "2"], 2, ["--copies 2 would all be equal; give a --noise as well"]),
+        ("retrained", ["--copies", "2", "--defence", "median"], 2, ["--copies 2 would all be equal; give a --noise"]),
         ("retrained", ["--copies", "0"], 2, ["--copies 0 is too small; give at least 1"]),
         ("adversarial", ["--budget", "lnf:0.1"], 2, ["unknown budget 'lnf'", "did you mean 'linf'"]),
         ("adversarial", ["--budget", "linf"], 2, ["'linf' is no budget; write one such as linf:8/255"]),

@@ -15,12 +15,14 @@ from torch import Tensor
 from data.test_folder import save
 from data.test_shards import official
 from quasinat.arrays import Images
+from quasinat.artefact import file_digest
 from quasinat.data.image_files import pixels, read_picture
 from quasinat.data.shards import Shard, read_shard, shard_name, shards_in, write_shard
 from quasinat.errors import InputError, UsageError
 from quasinat.evaluation import psnr
 from quasinat.experiments import projection
-from quasinat.experiments.projection import ProjectionReport, layer_fingerprint, project_files
+from quasinat.experiments.projection import ProjectionReport, project_files
+from quasinat.experiments.transforms import NamedTransform, layer_transform
 from quasinat.layer import SparseTransformationLayer
 from quasinat.sparse_coding import Dictionary, project_filters
 
@@ -40,7 +42,14 @@ def noise(path: Path, seed: int, size: tuple[int, int] = (12, 10), mode: str = "
 
 
 def run(source: Path, out: Path, layer: SparseTransformationLayer | None = None, **options: Any) -> ProjectionReport:
-    return project_files(layer or layer_of(), source, out, **{"fingerprint": "f" * 64, **options})
+    return project_files(named(layer or layer_of(), options.pop("fingerprint", "f" * 64)), source, out, **options)
+
+
+def named(layer: SparseTransformationLayer, fingerprint: str) -> NamedTransform:
+    """A layer as if it had come from a file of that digest."""
+    channels, size = layer.filters.shape[-3], layer.filters.shape[-1]
+    identity = {"layer": fingerprint, "lambda": float(layer.sparsity)}
+    return NamedTransform(layer, identity, channels, size, f"the filters ({size})")
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -270,7 +279,8 @@ def test_the_manifest_names_the_layer_and_is_written_first(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer_of().save(tmp_path / "layer.stl")
-    fingerprint = layer_fingerprint(tmp_path / "layer.stl")
+    fingerprint = file_digest(tmp_path / "layer.stl")
+    assert layer_transform(tmp_path / "layer.stl").identity == {"layer": fingerprint, "lambda": 0.1}
     with monkeypatch.context() as stopped:
         stop_after(0, stopped, "write_png")
         with pytest.raises(StoppedError):

@@ -9,8 +9,9 @@ from quasinat.cli.certify import certify
 from quasinat.cli.demo import demo
 from quasinat.cli.evaluate import evaluate
 from quasinat.cli.info import info
-from quasinat.cli.learn import learn
+from quasinat.cli.learn_defences import learn
 from quasinat.cli.project import project
+from quasinat.cli.run import run
 from quasinat.cli.show import show
 from quasinat.cli.train import train
 
@@ -27,6 +28,7 @@ app.command()(demo)
 app.command()(evaluate)
 app.command()(info)
 app.command()(project)
+app.command()(run)
 app.command()(train)
 app.add_typer(learn, name="learn")
 app.add_typer(show, name="show")

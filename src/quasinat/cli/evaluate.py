@@ -98,7 +98,7 @@ def evaluate(
             adversarial=networks["--adversarial"],
             device=place,
             described=described,
-            shard=_share(shard),
+            shard=share(shard),
             progress=bars,
             overwrite=overwrite,
         )
@@ -119,7 +119,7 @@ def _card(path: Path | None, network: object) -> dict[str, object] | None:
     return None if path is None else {"file": path.name, **getattr(network, "card", {})}
 
 
-def _share(shard: str | None) -> tuple[int, int] | None:
+def share(shard: str | None) -> tuple[int, int] | None:
     """`2/8` as (2, 8).
 
     Raises:

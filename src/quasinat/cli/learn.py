@@ -60,7 +60,7 @@ Universal = Annotated[bool, typer.Option("--universal", help="One dictionary for
 
 
 @contextmanager
-def _opened(data: str, root: Path | None, image_size: int | None, out: Path, overwrite: bool) -> Iterator[Learning]:
+def opened(data: str, root: Path | None, image_size: int | None, out: Path, overwrite: bool) -> Iterator[Learning]:
     """The learning of one file: what it leaves for a restart goes once the file is there."""
     options = {} if image_size is None else {"size": image_size}
     with Bars() as bars:
@@ -86,7 +86,7 @@ def autoencoder(
 
     Example:  quasinat learn autoencoder --data cifar10 --root DIR --out autoencoder.safetensors
     """
-    with _opened(data, root, image_size, out, overwrite) as learning:
+    with opened(data, root, image_size, out, overwrite) as learning:
         network = learning.autoencoder(AutoencoderSettings(noise, width, epochs, seed))
         save_autoencoder(network, out, network.card["provenance"])
 
@@ -109,7 +109,7 @@ def strata(
     Example:  quasinat learn strata --autoencoder a.safetensors --data cifar10 --root DIR --out strata.safetensors
     """
     network = load_autoencoder(autoencoder)
-    with _opened(data, root, image_size, out, overwrite) as learning:
+    with opened(data, root, image_size, out, overwrite) as learning:
         fitted = learning.strata(StrataSettings(strata, neighbours, components or None, seed), network)
         fitted.save(out, fitted.card["provenance"])
 
@@ -141,7 +141,7 @@ def dictionaries(
     """
     settings = _dictionary_settings(**{k: v for k, v in locals().items() if k in DictionarySettings.__annotations__})
     fitted = None if strata is None else Strata.load(strata)
-    with _opened(data, root, image_size, out, overwrite) as learning:
+    with opened(data, root, image_size, out, overwrite) as learning:
         learned = learning.dictionaries(settings, fitted)
         made = learning.provenance(dictionaries=asdict(settings), strata=_digest(strata))
         save_dictionaries(learned, out, {"provenance": made})
@@ -192,7 +192,7 @@ def layer(
     learned: tuple[Dictionary, ...] | None = None
     if dictionaries_file:
         learned, settings = _learned_with(dictionaries_file, strata_file)
-    with _opened(data, root, image_size, out, overwrite) as learning:
+    with opened(data, root, image_size, out, overwrite) as learning:
         if fitted is None and not universal:
             network = learning.autoencoder(AutoencoderSettings(noise, width, epochs, seed))
             fitted = learning.strata(StrataSettings(strata, neighbours, components or None, seed), network)

@@ -1,4 +1,4 @@
-"""quasinat project: files of images through a layer, into files."""
+"""quasinat project: files of images through a layer or another defence, into files."""
 
 import json
 import sys
@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from quasinat.cli.bars import Bars
-from quasinat.experiments.projection import layer_fingerprint, project_files
-from quasinat.layer import SparseTransformationLayer
+from quasinat.errors import UsageError
+from quasinat.experiments.projection import project_files
+from quasinat.experiments.transforms import named_transform
 
 EXAMPLE = """Every file is written whole; the same command again continues. PNG files hold round(255 x).
 
 Grey images become RGB for a layer of three channels, and RGB images grey (ITU-R 601) for a layer of one.
+
+A defence that takes any channels leaves those of shards as they are; image files become RGB.
 
 Transparency is put over white; EXIF turns are not applied.
 
@@ -21,7 +24,11 @@ Images that cannot be used are left out, listed at the end and in OUT/manifest.j
 
 Example:  quasinat project photos projected --layer my-demo/stratified.stl
 
-CIFAR-10: quasinat project cifar-10-batches-py projected --split train --layer my-demo/stratified.stl"""
+CIFAR-10: quasinat project cifar-10-batches-py projected --split train --layer my-demo/stratified.stl
+
+A defence: quasinat project photos quilted --defence quilting --artefact patches.safetensors
+
+With options: quasinat project photos smooth --defence tvm:weight=0.05,drop=0.3"""
 
 
 def project(
@@ -29,7 +36,11 @@ def project(
         Path, typer.Argument(metavar="IN", help="Images at any depth, cifar-10-batches-py, or shards of ours.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder; an unfinished one is continued.")],
-    layer: Annotated[Path, typer.Option(help="The file of the layer.")],
+    layer: Annotated[Path | None, typer.Option(help="The file of the layer.")] = None,
+    defence: Annotated[
+        str | None, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="Another defence than the layer.")
+    ] = None,
+    artefact: Annotated[Path | None, typer.Option(help="The file of what that defence has learned.")] = None,
     sparsity: Annotated[float | None, typer.Option("--lambda", help="Another lambda than the layer's.")] = None,
     format: Annotated[
         str | None, typer.Option(help="png or shards; png for image files and shards for the others by default.")
@@ -41,14 +52,15 @@ def project(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier run's images from OUT.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the PSNR of every image.")] = False,
 ) -> None:
-    """Send the images of a folder through a layer and write them, keeping names and structure."""
-    loaded = SparseTransformationLayer.load(layer)
+    """Send the images of a folder through a layer or another defence and write them, keeping names and structure."""
+    transform = named_transform(layer, defence, artefact, sparsity)
+    if transform is None:
+        raise UsageError("no transformation is named", "pass --layer FILE, or --defence NAME")
     with Bars() as bars:
         report = project_files(
-            loaded if sparsity is None else loaded.with_sparsity(sparsity),
+            transform,
             source,
             out,
-            fingerprint=layer_fingerprint(layer),
             format=format,
             split=split,
             batch_size=batch_size,

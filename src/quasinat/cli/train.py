@@ -14,6 +14,8 @@ Example:  quasinat train vanilla --data cifar10 --root DIR --out vanilla.safeten
 
 On T(x):  quasinat train retrained --layer LAYER.stl --data cifar10 --root DIR --out retrained.safetensors
 
+Of others: quasinat train retrained --defence tvm --data cifar10 --root DIR --out on-tvm.safetensors
+
 Madry:    quasinat train adversarial --budget linf:8/255 --data cifar10 --root DIR --out hardened.safetensors"""
 
 
@@ -31,10 +33,14 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Images in a batch; 128 by default.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The peak of one cycle; 0.004 by default.")] = None,
     layer: Annotated[Path | None, typer.Option(help="retrained: the file of the layer.")] = None,
+    defence: Annotated[
+        str | None, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="retrained: another defence than the layer.")
+    ] = None,
+    artefact: Annotated[Path | None, typer.Option(help="retrained: the file of what that defence has learned.")] = None,
     noise: Annotated[
         float | None, typer.Option(help="Deviation of Gaussian noise on the training images; of retrained, before T.")
     ] = None,
-    copies: Annotated[int | None, typer.Option(help="retrained: noisy copies of the training images; 1.")] = None,
+    copies: Annotated[int | None, typer.Option(help="retrained: of the training images, drawn or noisy; 1.")] = None,
     budget: Annotated[
         str | None, typer.Option(help="adversarial: linf:8/255 (the default), l2:0.5, dissimilarity:0.03 ...")
     ] = None,
@@ -47,13 +53,14 @@ def train(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the loss of each epoch.")] = False,
 ) -> None:
-    """Train a classifier and measure it on the clean test images, through the layer if there is one.
+    """Train a classifier and measure it on the clean test images, through the transformation if there is one.
 
     The file holds the weights and a card: data, settings, seed, versions, losses, test accuracy.
     """
     from quasinat.attacks.budget_text import budget_from_text
-    from quasinat.experiments.train import TrainSettings
+    from quasinat.experiments.train import TrainSettings, check_wanted
     from quasinat.experiments.train import train as run
+    from quasinat.experiments.transforms import named_transform
 
     given = {
         "data": data,
@@ -74,8 +81,10 @@ def train(
         "seed": seed,
     }
     settings = TrainSettings(kind, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    check_wanted(kind, "--layer" if layer else "--defence" if defence else None)
+    transform = named_transform(layer, defence, artefact)
     with Bars() as bars:
-        trained = run(settings, out, layer=layer, device=device, progress=bars, overwrite=overwrite)
+        trained = run(settings, out, transform=transform, device=device, progress=bars, overwrite=overwrite)
     if as_json:
         print(json.dumps({"file": str(out), "kind": kind, **trained.as_json()}))
     else:

@@ -51,6 +51,7 @@ class ImageTree:
     """The images below a folder, read one at a time; their names are relative paths and their labels are not known."""
 
     kind = "tree"
+    channels = 3
     labels: Tensor | None = None
 
     def __init__(self, root: Path) -> None:

@@ -143,6 +143,7 @@ class Source(Protocol):
     kind: str
     names: list[str]
     labels: Tensor | None
+    channels: int  # as they are read where nothing asks for others
 
     def size(self, index: int) -> Size:
         """Height and width in pixels; an InputError names a file that is no image."""
@@ -172,6 +173,7 @@ class Parts:
         load: Callable[[Path], Tensor],
     ) -> None:
         self.kind, self.names, self.labels = kind, list(names), labels
+        self.channels = shapes[0][1]
         self._paths, self._shapes, self._load = paths, shapes, load
         lengths = torch.tensor([shape[0] for shape in shapes])
         self._starts: list[int] = (lengths.cumsum(0) - lengths).tolist()

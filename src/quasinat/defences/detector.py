@@ -60,4 +60,4 @@ class Detector(nn.Module):
         scores = self.all_scores(images).sort(descending=True).values
         allowed = int(rate * len(scores) + 1e-9)  # 0.29 * 100 is 28.999...
         self.threshold.fill_(float(scores[allowed]))
-        return float((scores > self.threshold).float().mean())
+        return float((scores > self.threshold).double().mean())

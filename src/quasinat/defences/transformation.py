@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -62,13 +62,6 @@ class Transformation(nn.Module):
         kept = (bool, int, float, str, tuple, type(None))
         return {name: value for name, value in plain.items() if isinstance(value, kept)}
 
-    def with_seed(self, seed: int | None) -> Self:
-        """The same transformation, sharing its tensors, drawing from another seed; see `draws.Seed`.
-
-        With `None` every call draws afresh, as `Expectation` and `worst_of` need of a randomised defence.
-        """
-        return _with_seed(self, seed)
-
 
 class Views(Transformation):
     """A transformation that makes several views of an image; `Defended` averages the class probabilities over them.
@@ -91,6 +84,9 @@ def _with_seed(module: Any, seed: int | None) -> Any:
 
 
 def with_seed(module: nn.Module, seed: int | None) -> nn.Module:
-    """Any module, such as a `Defended`, with the seed of every randomised part of it replaced; tensors are shared."""
+    """Any module, such as a `Defended`, with the seed of every randomised part of it replaced; tensors are shared.
+
+    With `None` every call draws afresh, as `Expectation` and `worst_of` need of a randomised defence.
+    """
     changed: nn.Module = _with_seed(module, seed)
     return changed

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from quasinat.defences import Transformation
 from quasinat.defended import Defended
 from quasinat.errors import UsageError
 from quasinat.layer import SparseTransformationLayer
@@ -19,6 +20,8 @@ def digest(module: nn.Module) -> str:
             total.update(json.dumps(part.settings(), sort_keys=True).encode())
         elif isinstance(part, Defended):
             total.update(f"8-bit: {part.eight_bit}".encode())
+        elif isinstance(part, Transformation):
+            total.update(json.dumps([type(part).__name__, part.settings()], sort_keys=True).encode())
     for name, tensor in module.state_dict().items():
         total.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         total.update(tensor.detach().cpu().contiguous().numpy().data)

@@ -1,6 +1,5 @@
-"""Files in, T(files) out: a tree of images, CIFAR-10 or shards through a layer, resumable, never two layers mixed."""
+"""Files in, T(files) out: a tree of images, CIFAR-10 or shards through a transformation, resumable, never two mixed."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +18,9 @@ from quasinat.data.shards import Shard, Source
 from quasinat.errors import InputError, UsageError, did_you_mean
 from quasinat.evaluation import psnr
 from quasinat.experiments.progress import Progress, Silent
+from quasinat.experiments.transforms import NamedTransform
 from quasinat.files import read_json, write_json
-from quasinat.layer import SparseTransformationLayer, project
+from quasinat.layer import project
 
 FORMATS = ("png", "shards")
 BATCH_PIXELS, SHARD_PIXELS = 2**20, 2**23  # at most, of all images in one; a larger image goes alone
@@ -67,17 +67,11 @@ class ProjectionReport:
         return asdict(self) | {"mean_psnr": self.mean_psnr(), "psnr": each}
 
 
-def layer_fingerprint(path: Path) -> str:
-    """SHA-256 of a layer file's bytes, as 64 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def project_files(
-    layer: SparseTransformationLayer,
+    transform: NamedTransform,
     source: Path,
     destination: Path,
     *,
-    fingerprint: str,
     format: str | None = None,
     split: str | None = None,
     batch_size: int = 64,
@@ -86,20 +80,21 @@ def project_files(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ProjectionReport:
-    """Sends the images of a folder through a layer and writes them, keeping names and structure.
+    """Sends the images of a folder through a transformation and writes them, keeping names and structure.
 
     Every file is written whole or not at all, `manifest.json` first; the same call again skips what is there, by its
     name, and ends with the same bytes as a run that was not interrupted. An image that cannot be read or is smaller
-    than the filters is left out and named in the report and the manifest.
+    than the transformation can take is left out and named in the report and the manifest.
 
     PNG files hold round(255 x), under the image's relative path with the suffix .png. A shard holds float32 images of
     one size with their names, labels where known, and PSNR: images of a size are in input order, and shards in the
-    order of their first images. Images keep their size; their channels are converted to the layer's 1 or 3.
+    order of their first images. Images keep their size. Their channels are converted to those that the transformation
+    has learned, 1 or 3; where it takes any, image files become RGB and the others stay as they are.
 
     Args:
+        transform: see `layer_transform` and `defence_transform`.
         source: see `open_source`.
-        destination: a folder that is new, empty, or of an earlier run of the same layer, lambda, source and options.
-        fingerprint: of the layer's file, see `layer_fingerprint`.
+        destination: a folder that is new, empty, or of an earlier run of the same transformation, source and options.
         format: "png" or "shards"; if none is given, png for a tree of images and shards for the others.
         batch_size: images projected together; fewer where they have more than `BATCH_PIXELS` pixels in all.
         shard_size: images in a shard; fewer where they have more than `SHARD_PIXELS` pixels in all.
@@ -114,8 +109,9 @@ def project_files(
     from importlib.metadata import version
 
     began = time.perf_counter()
-    if not (layer.sparsity >= 0 and math.isfinite(layer.sparsity)):
-        raise UsageError(f"--lambda {layer.sparsity} is not a finite number >= 0", "the paper uses 0.2")
+    sparsity = transform.identity.get("lambda", 0.0)
+    if not (sparsity >= 0 and math.isfinite(sparsity)):
+        raise UsageError(f"--lambda {sparsity} is not a finite number >= 0", "the paper uses 0.2")
     for name, value in (("--batch-size", batch_size), ("--shard-size", shard_size)):
         if value < 1:
             raise UsageError(f"{name} {value} is not positive", "choose 1 or more")
@@ -126,13 +122,13 @@ def project_files(
         raise UsageError(f"{destination} and {source} overlap", "choose an OUT beside IN")
     images = shards.open_source(source, split)
     format = format or ("png" if images.kind == "tree" else "shards")
-    channels = layer.filters.shape[-3]
+    channels = transform.channels or images.channels
     if channels not in (1, 3) and not (images.kind == format == "shards"):
-        raise UsageError(f"the layer is for images of {channels} channels", "use shards of such images, to shards")
+        problem = f"the {transform.name} is for images of {channels} channels"
+        raise UsageError(problem, "use shards of such images, to shards")
     targets = image_tree.png_names(images.names) if format == "png" else []
     identity = {
-        "layer": fingerprint,
-        "lambda": float(layer.sparsity),
+        **transform.identity,
         "format": format,
         "shard_size": shard_size if format == "shards" else None,
         "source": str(here),
@@ -144,7 +140,7 @@ def project_files(
     manifest = {"made_by": _MADE_BY, **identity, "count": len(images.names), "complete": False, "failed": []}
     write_json(destination / "manifest.json", manifest)
     with (progress or Silent()).task(f"project {len(images.names)} images", len(images.names)) as report:
-        run = _Run(layer, images, destination, batch_size, strict, report)
+        run = _Run(transform, images, channels, destination, batch_size, strict, report)
         run.to_pngs(targets) if format == "png" else run.to_shards(shard_size)
     failed = tuple(Failure(images.names[index], reason) for index, reason in sorted(run.failed.items()))
     manifest |= {"complete": True, "failed": [asdict(failure) for failure in failed]}
@@ -180,15 +176,15 @@ def _take(folder: Path, identity: dict[str, Any], overwrite: bool) -> None:
 class _Run:
     """One pass over a source; what became of each image is kept under its index."""
 
-    layer: SparseTransformationLayer
+    transform: NamedTransform
     source: Source
+    channels: int
     destination: Path
     batch_size: int
     strict: bool
     report: Callable[[int], None]
 
     def __post_init__(self) -> None:
-        self.channels, self.smallest = self.layer.filters.shape[-3], self.layer.filters.shape[-1]
         self.failed: dict[int, str] = {}
         self.psnr: dict[int, float] = {}
         self.written = 0
@@ -250,9 +246,9 @@ class _Run:
         for index, name in enumerate(self.source.names):
             try:
                 size = self.source.size(index)
-                if min(size) < self.smallest:
-                    problem = f"{name} has {size[0]} x {size[1]} pixels, fewer than the filters ({self.smallest})"
-                    raise InputError(problem, "leave it out, or use a layer of smaller filters")
+                if min(size) < self.transform.least_side:
+                    problem = f"{name} has {size[0]} x {size[1]} pixels, fewer than {self.transform.reason}"
+                    raise InputError(problem, "leave it out, or use another transformation")
             except InputError as error:
                 self._fail(index, error)
             else:
@@ -275,13 +271,11 @@ class _Run:
         return list(images), torch.stack(list(images.values())) if images else torch.empty(0, self.channels, *size)
 
     def _project(self, images: Images) -> Images:
-        device, done = self.layer.filters.device, len(self.failed) + len(self.psnr)
+        done = len(self.failed) + len(self.psnr)
         most = _at_most(self.batch_size, BATCH_PIXELS, (images.shape[2], images.shape[3]))
-
-        def transform(batch: Images) -> Images:
-            return self.layer(batch.to(device)).cpu()
-
-        return project(transform, images, batch_size=most, on_batch=lambda count: self.report(done + count))
+        return project(
+            self.transform.project, images, batch_size=most, on_batch=lambda count: self.report(done + count)
+        )
 
     def _fail(self, index: int, error: InputError) -> None:
         if self.strict:

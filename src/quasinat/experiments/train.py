@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from quasinat.arrays import Images, Labels
-from quasinat.artefact import file_digest
 from quasinat.attacks import Budget, pgd
 from quasinat.data import Dataset, subset
 from quasinat.data.draws import generator_for
@@ -18,10 +17,10 @@ from quasinat.errors import InputError, UsageError
 from quasinat.evaluation import Accuracy, accuracy, code_fingerprint, provenance
 from quasinat.experiments.devices import device_named
 from quasinat.experiments.progress import Progress, Silent
-from quasinat.experiments.strata_report import check_fit, image_set
+from quasinat.experiments.strata_report import image_set
 from quasinat.experiments.train_settings import TrainSettings
+from quasinat.experiments.transforms import NamedTransform
 from quasinat.experiments.workspace import Step, Workspace
-from quasinat.layer import SparseTransformationLayer
 from quasinat.networks import PLANS, VGG, save_classifier, vgg
 from quasinat.training import train_adversarially, train_classifier
 from quasinat.training.checkpoint import digest
@@ -34,7 +33,7 @@ class Trained:
     """A training's outcome: the classifier in eval mode on the CPU, and its accuracy on the clean test images.
 
     Attributes:
-        test: for `retrained`, through the layer.
+        test: for `retrained`, of T(x).
         losses: the mean training loss of each epoch.
     """
 
@@ -52,7 +51,7 @@ def train(
     settings: TrainSettings,
     out: Path,
     *,
-    layer: Path | None = None,
+    transform: NamedTransform | None = None,
     device: str = "auto",
     progress: Progress | None = None,
     overwrite: bool = False,
@@ -66,19 +65,19 @@ def train(
     Args:
         settings: what to train.
         out: the file to write.
-        layer: the file of the layer, for `retrained` and only for that.
+        transform: of the images, for `retrained` and only for that; see `layer_transform`, `defence_transform`.
         device: "auto", "cpu" or "cuda".
         progress: hears of each step.
         overwrite: train again, from the start, where `out` exists.
 
     Raises:
-        UsageError: `out` exists, the device is not there, the layer is missing or not wanted, or what was left of an
-            interrupted training is of another one.
-        InputError: images, network and layer do not fit each other, or one cannot be read.
+        UsageError: `out` exists, the device is not there, the transformation is missing or not wanted, or what was
+            left of an interrupted training is of another one.
+        InputError: images, network and transformation do not fit each other, or one cannot be read.
     """
-    _check_request(settings, out, layer, overwrite)
+    _check_request(settings, out, transform, overwrite)
     where, progress = device_named(device), progress or Silent()
-    transform = None if layer is None else SparseTransformationLayer.load(layer).to(where)
+    transform = transform and transform.to(where)
     data = image_set(settings.images())
     images, labels = _training_half(data, settings)
     _check_size(settings.network, images)
@@ -88,13 +87,13 @@ def train(
         "fingerprint": digest(images),
         "classes": list(data.classes),
         "settings": settings.as_json(),
-        "layer": None if layer is None else file_digest(layer),
+        "transform": transform and transform.identity,
         "device": where,
     }
     mark = {**made, "whole": data.fingerprint(), "code": code_fingerprint()}
     test = data.test_images
     if transform is not None:
-        check_fit(transform, images)
+        transform.check(images)
     workspace = Workspace(_beside(out), mark, overwrite=overwrite)
     if transform is not None:
         project = partial(_projected, workspace, transform, settings, progress)
@@ -110,20 +109,35 @@ def train(
     return Trained(network, measured, tuple(losses), where)
 
 
-def _check_request(settings: TrainSettings, out: Path, layer: Path | None, overwrite: bool) -> None:
+def check_wanted(kind: str, option: str | None) -> None:
+    """Refuses a kind of training that lacks a transformation, or has one that it does not want.
+
+    Args:
+        option: that names the transformation, if there is one.
+
+    Raises:
+        UsageError: see above.
+    """
+    if kind == "retrained" and option is None:
+        raise UsageError("the training 'retrained' needs a transformation", "name one with --layer or --defence")
+    if kind != "retrained" and option is not None:
+        raise UsageError(f"{option} is no option of the training {kind!r}", "leave it out, or train retrained")
+
+
+def _check_request(settings: TrainSettings, out: Path, transform: NamedTransform | None, overwrite: bool) -> None:
     """Refuses what needs no data to be refused."""
-    if settings.kind == "retrained" and layer is None:
-        raise UsageError("the training 'retrained' needs a layer", "name its file with --layer")
-    if settings.kind != "retrained" and layer is not None:
-        raise UsageError(f"--layer is no option of the training {settings.kind!r}", "leave it out, or train retrained")
+    check_wanted(settings.kind, None if transform is None else "--layer" if transform.name == "layer" else "--defence")
+    if settings.copies > 1 and not settings.noise and transform is not None and not transform.randomised:
+        raise UsageError(f"--copies {settings.copies} would all be equal", "give a --noise as well")
     if out.is_dir():
         raise UsageError(f"{out} is a folder", "choose another --out")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists", "choose another --out, or pass --overwrite")
-    if layer is not None and _beside(out).resolve() in layer.resolve().parents:
-        raise UsageError(f"{layer} lies in {_beside(out)}, which will be removed", "choose another --out")
-    if layer is not None and layer.resolve() == out.resolve():
-        raise UsageError(f"{out} is the layer", "choose another --out")
+    for path in transform.files if transform else ():
+        if _beside(out).resolve() in path.resolve().parents:
+            raise UsageError(f"{path} lies in {_beside(out)}, which will be removed", "choose another --out")
+        if path.resolve() == out.resolve():
+            raise UsageError(f"{out} is the {transform and transform.name}", "choose another --out")
 
 
 def _beside(out: Path) -> Path:
@@ -148,7 +162,7 @@ def _check_size(network: str, images: Images) -> None:
 
 def _projected(
     workspace: Workspace,
-    transform: SparseTransformationLayer,
+    transform: NamedTransform,
     settings: TrainSettings,
     progress: Progress,
     name: str,
@@ -156,7 +170,7 @@ def _projected(
     *,
     copy: int | None = None,
 ) -> Images:
-    """T of a set, on the CPU, each piece of it computed once; of a numbered copy with noise before the layer."""
+    """T of a set, on the CPU, each piece of it computed once; of a numbered copy with noise before T."""
     parts, title = [], f"project the {name} images" + (f", copy {copy + 1}" if copy else "")
     noise = 0.0 if copy is None else settings.noise
     with progress.task(title, len(images)) as report:
@@ -167,7 +181,7 @@ def _projected(
                 piece = (piece + noise * torch.randn(piece.shape, generator=generator)).clamp(0, 1)
 
             def compute(piece: Images = piece) -> Step:
-                return {"images": transform.project(piece.to(transform.filters.device)).cpu()}, {}
+                return {"images": transform.project(piece, copy=copy or 0)}, {}
 
             parts.append(workspace.step(f"{name}-{copy or 0}-{start:08}", compute)[0]["images"])
             report(start + len(piece))
@@ -190,7 +204,7 @@ def _fitted(
             "epochs": settings.epochs,
             "batch_size": settings.batch_size,
             "learning_rate": settings.learning_rate,
-            "noise": 0.0 if settings.kind == "retrained" else settings.noise,  # it is in front of the layer there
+            "noise": 0.0 if settings.kind == "retrained" else settings.noise,  # it is in front of T there
             "seed": settings.seed,
             "on_epoch": on_epoch,
             "checkpoint": workspace.steps / "training.safetensors",

@@ -26,7 +26,8 @@ class TrainSettings:
         noise: deviation of Gaussian noise on the training images, then clipped to [0, 1], for randomised smoothing
             (Cohen et al. 2019, section 3.3). It is drawn for every batch anew, and after the attack of `adversarial`;
             of `retrained` once for each copy, before the layer.
-        copies: of the training images that `retrained` adds noise to and projects.
+        copies: of the training images that `retrained` adds noise to and transforms; a randomised transformation draws
+            anew for each.
         budget, steps, share: of `adversarial`: PGD's budget and steps, and the part of each batch that it perturbs.
         seed: of everything.
 
@@ -72,8 +73,6 @@ class TrainSettings:
                 raise UsageError(
                     f"--{name} is no option of the training {self.kind!r}", f"leave it out, or train {kind}"
                 )
-        if self.copies > 1 and not self.noise:
-            raise UsageError(f"--copies {self.copies} would all be equal", "give a --noise as well")
 
     def images(self) -> DemoSettings:
         """The same image set and classifier for the functions that take the demonstration's settings."""

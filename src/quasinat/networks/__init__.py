@@ -2,6 +2,26 @@
 
 from quasinat.networks.classifier_file import load_classifier, save_classifier
 from quasinat.networks.normalise import Normalise
-from quasinat.networks.vgg import PLANS, VGG, vgg, vgg16
+from quasinat.networks.saturating import SaturatedLinear, distance_from_saturation, saturation_penalty, unsaturated
+from quasinat.networks.thermometer import Thermometer, read_thermometer, thermometer, with_backward
+from quasinat.networks.vgg import ACTIVATIONS, ENCODINGS, PLANS, VGG, vgg, vgg16
 
-__all__ = ["PLANS", "VGG", "Normalise", "load_classifier", "save_classifier", "vgg", "vgg16"]
+__all__ = [
+    "ACTIVATIONS",
+    "ENCODINGS",
+    "PLANS",
+    "VGG",
+    "Normalise",
+    "SaturatedLinear",
+    "Thermometer",
+    "distance_from_saturation",
+    "load_classifier",
+    "read_thermometer",
+    "saturation_penalty",
+    "save_classifier",
+    "thermometer",
+    "unsaturated",
+    "vgg",
+    "vgg16",
+    "with_backward",
+]

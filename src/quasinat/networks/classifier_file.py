@@ -8,7 +8,8 @@ import torch
 
 from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
 from quasinat.errors import InputError, UsageError
-from quasinat.networks.vgg import PLANS, VGG, vgg
+from quasinat.networks.thermometer import LEVELS, MOST_LEVELS
+from quasinat.networks.vgg import ACTIVATIONS, ENCODINGS, PLANS, VGG, vgg
 
 KIND = "classifier"
 _LARGEST = 2**16
@@ -30,7 +31,7 @@ def save_classifier(path: str | Path, network: VGG, provenance: Card) -> None:
     for name, value in network.state_dict().items():
         if value.is_floating_point() and value.dtype != torch.float32:
             raise UsageError(f"the network holds {name} as {value.dtype}", "convert it with network.float()")
-    settings = {"network": network.plan, "classes": network.classes, "channels": network.channels}
+    settings = {"network": network.plan, "classes": network.classes, "channels": network.channels, **network.options}
     write_artefact(Path(path), KIND, network.state_dict(), {"settings": settings, "provenance": dict(provenance)})
 
 
@@ -42,27 +43,32 @@ def load_classifier(path: str | Path) -> VGG:
     """
     path = Path(path)
     tensors, card = read_artefact(path, KIND)
-    plan, classes, channels = _settings(path, card.get("settings"))
+    plan, classes, channels, options = _settings(path, card.get("settings"))
     with torch.device("meta"):  # shapes only, so that a damaged card costs no memory
-        blank = VGG(plan, classes, channels).state_dict()
+        blank = VGG(plan, classes, channels, **options).state_dict()
     check_tensors(path, tensors, {name: tuple(value.shape) for name, value in blank.items()})
     for name, value in blank.items():
         if tensors[name].dtype != value.dtype:
             raise InputError(f"{path} holds {name} as {tensors[name].dtype}, not {value.dtype}", "train it again")
-    network = vgg(plan, classes=classes, channels=channels)
+    network = vgg(plan, classes=classes, channels=channels, **options)
     network.load_state_dict(tensors)
     network.card = card
     return network.eval()
 
 
-def _settings(path: Path, settings: Any) -> tuple[str, int, int]:
-    """The name of the plan, the classes and the channels; an `InputError` names what a card has wrong."""
+def _settings(path: Path, settings: Any) -> tuple[str, int, int, dict[str, Any]]:
+    """The name of the plan, the classes, the channels and the options; an `InputError` names what a card has wrong."""
     given: Mapping[str, Any] = settings if isinstance(settings, dict) else {}
     plan = given.get("network")
     if plan not in list(PLANS):
         raise InputError(f"{path} is of an unknown network {plan!r}", f"train one of: {', '.join(PLANS)}")
-    for name in ("classes", "channels"):
-        value = given.get(name)
-        if type(value) is not int or not 1 <= value <= _LARGEST:
-            raise InputError(f"{path} has no usable setting {name!r} ({value!r})", "train it again")
-    return str(plan), given["classes"], given["channels"]
+    options = {name: given[name] for name in ("activation", "encoding", "levels") if name in given}
+    numbers = {name: given.get(name) for name in ("classes", "channels")}
+    usable = {name: type(value) is int and 1 <= value <= _LARGEST for name, value in numbers.items()}
+    usable["activation"] = options.get("activation", "relu") in list(ACTIVATIONS)
+    usable["encoding"] = options.get("encoding", "none") in ENCODINGS
+    usable["levels"] = type(levels := options.get("levels", LEVELS)) is int and 2 <= levels <= MOST_LEVELS
+    for name, fits in usable.items():
+        if not fits:
+            raise InputError(f"{path} has no usable setting {name!r} ({given.get(name)!r})", "train it again")
+    return str(plan), given["classes"], given["channels"], options

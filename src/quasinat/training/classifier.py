@@ -15,6 +15,7 @@ from quasinat.training.checkpoint import Checkpoint, digest
 from quasinat.training.loop import minimise
 
 Network = TypeVar("Network", bound=nn.Module)
+Objective = Callable[[nn.Module, Images, Labels, torch.Generator], Tensor]
 Change = Callable[[Images, Labels, torch.Generator], Images]
 
 
@@ -72,6 +73,7 @@ def fit_classifier(
     identity: Mapping[str, Any],
     *,
     change: Change | None = None,
+    objective: Objective | None = None,
     label_smoothing: float,
     augment: bool,
     noise: float,
@@ -83,6 +85,8 @@ def fit_classifier(
     Args:
         identity: what tells this training from others in its checkpoint, besides the options here.
         change: of a batch and its labels, after the augmentation and before the noise; draws from the generator.
+        objective: the mean loss of a batch as the network sees it, in place of the cross-entropy, which takes no part
+            then, nor does its smoothing; draws from the generator.
         loop: the options of `minimise`.
     """
     for module in network.modules():
@@ -97,11 +101,14 @@ def fit_classifier(
             batch = change(batch, truth, generator)
         if noise:
             batch = (batch + noise * torch.randn(batch.shape, generator=generator).to(batch)).clamp(0, 1)
+        if objective:
+            return objective(network, batch, truth, generator)
         return F.cross_entropy(network(batch), truth, label_smoothing=label_smoothing)
 
     kept = None
     if checkpoint:
-        own = {**identity, "training": f"{identity['training']} {type(network).__name__}"}
+        built = getattr(network, "options", {})  # networks of one shape may differ, in their activation for one
+        own = {**identity, **built, "training": f"{identity['training']} {type(network).__name__}"}
         options = {"label_smoothing": label_smoothing, "augment": augment, "noise": noise}
         kept = Checkpoint(checkpoint, {**own, **options, "data": digest(images, labels)})
     minimise(network, loss, count=len(images), checkpoint=kept, **loop)

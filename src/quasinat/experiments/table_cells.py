@@ -1,0 +1,105 @@
+"""One cell of a table: which test images a row's defence gets right under a column's attack, by the table's threat."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quasinat.arrays import Images, PerImageBool
+from quasinat.attacks import Expectation
+from quasinat.defences import Detector, RegionVote
+from quasinat.defences.transformation import Views, with_seed
+from quasinat.defended import Defended
+from quasinat.errors import UsageError
+from quasinat.experiments.columns import CLEAN
+from quasinat.experiments.table_networks import NETWORKS
+from quasinat.experiments.table_parts import Parts, right
+from quasinat.experiments.table_spec import Row
+from quasinat.sparse_coding import Identity
+
+ATTACKED_VOTES = 20  # of a region, in each draw that an attack on it sees
+UNTRAINED = ("sap", "region", "lid")  # networks that are the vanilla classifier with something around it
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """Whether each image is in good hands, and whether it was flagged where there is a detector.
+
+    `right` is: classified right and, if the image is clean, not flagged; an attacked image that is flagged counts too.
+    """
+
+    right: PerImageBool
+    flagged: PerImageBool | None = None
+
+
+def cell(parts: Parts, row: Row, column: str, threat: str) -> Cell:
+    """The outcome of each test image.
+
+    Raises:
+        UsageError: a row that has no meaning under the threat, such as a network of its own behind "vanilla".
+    """
+    if threat == "white-box":
+        return _white_box(parts, row, column)
+    images, labels = parts.adversarial(column), parts.labels()
+    if row.network is not None:
+        if threat == "vanilla" and row.key not in UNTRAINED:
+            raise UsageError(f"{row.label} is a network of its own", "see the table of retrained classifiers")
+        model, detector = NETWORKS[row.network](parts)
+        return judged(model, detector, images, parts, clean=column == CLEAN)
+    if row.defence is None:
+        return Cell(right(parts.vanilla(), images, labels, parts.device))
+    classifier = parts.vanilla() if threat == "vanilla" else parts.retrained(row)
+    transform = parts.transform(row)
+    if isinstance(transform.module, Views):
+        return Cell(right(Defended(transform.module, classifier).eval(), images, labels, parts.device))
+    return Cell(right(classifier, parts.transformed(row, column, images), labels, parts.device))
+
+
+def _white_box(parts: Parts, row: Row, column: str) -> Cell:
+    """The attack sees the defended module: straight through a transformation, in expectation over its draws."""
+    count = min(parts.settings.white_box_images, len(parts.labels()))
+    images, labels = parts.data.test_images[:count], parts.labels()[:count]
+    model, detector = _defended(parts, row)
+    made = parts.attacked(row.key, column, lambda: _attackable(parts, row, model), images, labels)
+    return judged(model, detector, made, parts, clean=column == CLEAN)
+
+
+def _defended(parts: Parts, row: Row) -> tuple[nn.Module, Detector | None]:
+    if row.network is not None:
+        return NETWORKS[row.network](parts)
+    if row.defence is None:
+        return parts.vanilla(), None
+    return Defended(parts.transform(row).module, parts.retrained(row)).eval(), None
+
+
+def _attackable(parts: Parts, row: Row, model: nn.Module) -> nn.Module:
+    """The module as the attack differentiates it: truly where that is possible, else straight through."""
+    named: nn.Module = model
+    if isinstance(model, Defended) and not getattr(model.transform, "differentiable", False):
+        named = model.with_adjoint(Identity()).eval()
+    if isinstance(model, RegionVote):
+        named = model.softened(votes=min(model.votes, ATTACKED_VOTES))
+    if not draws(model):
+        return named
+    return Expectation(with_seed(named, None), parts.settings.expectation, seed=parts.settings.seed)
+
+
+def draws(model: nn.Module) -> bool:
+    """Whether any part of a module draws at random."""
+    return any("seed" in vars(part) for part in model.modules())
+
+
+def judged(model: nn.Module, detector: Detector | None, images: Images, parts: Parts, *, clean: bool) -> Cell:
+    """The outcomes of a model, with its detector in front where it has one."""
+    labels = parts.labels()[: len(images)]
+    hits = right(model, images, labels, parts.device)
+    if detector is None:
+        return Cell(hits)
+    flagged = _in_batches(detector, images, parts.device)
+    return Cell(hits & ~flagged if clean else hits | flagged, flagged)
+
+
+@torch.no_grad()
+def _in_batches(function: Callable[[Images], Tensor], images: Images, device: str) -> Tensor:
+    return torch.cat([function(part.to(device)).cpu() for part in images.split(100)])

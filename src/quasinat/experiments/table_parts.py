@@ -1,0 +1,193 @@
+"""What the cells of the tables share, made once and kept: classifiers, adversarial images, what defences have learned.
+
+All tables of an image set and a preset share one folder, so that a table's rows meet the same vanilla classifier and
+the same adversarial images, and two tables do not make them twice.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from quasinat.arrays import Images, Labels
+from quasinat.data import Dataset
+from quasinat.experiments.columns import BATCH, CLEAN, attacked
+from quasinat.experiments.progress import Progress
+from quasinat.experiments.table_attacks import column_attack
+from quasinat.experiments.table_learned import LEARNED
+from quasinat.experiments.table_settings import TableSettings
+from quasinat.experiments.table_spec import Row
+from quasinat.experiments.transforms import NamedTransform, defence_transform
+from quasinat.experiments.workspace import Step, Workspace
+from quasinat.networks import VGG, load_classifier, save_classifier, vgg
+from quasinat.training import train_classifier
+
+CHUNK = 100  # images transformed together: what an interruption loses of them at most
+Train = Callable[..., nn.Module]
+
+
+@dataclass(eq=False)
+class Parts:
+    """The parts of one image set at one size of run.
+
+    Attributes:
+        data: the images, cut to the settings' numbers.
+        workspace: keeps what was made.
+        device: where networks and attacks run.
+    """
+
+    data: Dataset
+    settings: TableSettings
+    workspace: Workspace
+    progress: Progress
+    device: str = "cpu"
+    _loaded: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(self.data.classes)
+
+    def labels(self) -> Labels:
+        """Of the test images."""
+        return self.data.test_labels
+
+    def vanilla(self) -> VGG:
+        """The undefended classifier, which the gray-box attacks are made on."""
+        return self.classifier("vanilla", lambda: self.data.train_images)
+
+    def classifier(
+        self,
+        name: str,
+        images: Callable[[], Images],
+        train: Train = train_classifier,
+        *,
+        epochs: int | None = None,
+        network: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> VGG:
+        """The classifier of that name, trained once; interrupted, the training loses at most an epoch.
+
+        Args:
+            images: of the training half, asked only where it has to be trained.
+            train: how; takes `network, images, labels` and the options of `train_classifier`.
+            network: options of `vgg` besides the settings'.
+            options: more of `train`.
+        """
+        if name in self._loaded:
+            found: VGG = self._loaded[name]
+            return found
+        path = self._file("networks", name)
+        if not path.is_file():
+            settings, number = self.settings, epochs or self.settings.epochs
+            blank = vgg(
+                settings.network,
+                classes=self.classes,
+                channels=self.data.train_images.shape[1],
+                seed=settings.seed,
+                **(network or {}),
+            )
+            half = images().to(self.device)
+            with self.progress.task(f"train the classifier {name}", number) as report:
+                train(
+                    blank.to(self.device),
+                    half,
+                    self.data.train_labels.to(self.device),
+                    epochs=number,
+                    seed=settings.seed,
+                    checkpoint=path.with_suffix(".checkpoint"),
+                    on_epoch=lambda epoch, loss: report(epoch, f"loss {loss:.4f}"),
+                    **options,
+                )
+            save_classifier(path, blank.cpu(), {"name": name, "settings": settings.as_json()})
+            path.with_suffix(".checkpoint").unlink(missing_ok=True)
+        self._loaded[name] = load_classifier(path).to(self.device)
+        made: VGG = self._loaded[name]
+        return made
+
+    def learned(self, kind: str) -> Path:
+        """The file of what a defence learns from the training images, learned once."""
+        path = self._file("learned", kind.replace(" ", "-"))
+        if kind == "classifier":
+            self.vanilla()
+            return self._file("networks", "vanilla")
+        if not path.is_file():
+            LEARNED[kind](self.data.train_images, self.settings, path, self.progress)
+        return path
+
+    def transform(self, row: Row) -> NamedTransform:
+        """The transformation of a row that has one."""
+        assert row.defence is not None
+        key = f"transform {row.key}"
+        if key not in self._loaded:
+            text, separator = row.defence, "," if ":" in row.defence else ":"
+            if row.defence in ("crops", "crop-ensemble"):
+                text += f"{separator}crops={self.settings.crops}"
+            artefact = None if row.learns is None else self.learned(row.learns)
+            self._loaded[key] = defence_transform(text, artefact).to(self.device)
+        found: NamedTransform = self._loaded[key]
+        return found
+
+    def retrained(self, row: Row) -> VGG:
+        """The classifier that was trained on a transformation's images (the paper, section 3.5)."""
+        return self.classifier(f"on-{row.key}", lambda: self.transformed(row, "train", self.data.train_images))
+
+    def transformed(self, row: Row, name: str, images: Images) -> Images:
+        """T of a named set, on the CPU, each piece of it computed once."""
+        transform, parts = self.transform(row), []
+        with self.progress.task(f"{row.label} of the set {name}", len(images)) as report:
+            for start in range(0, len(images), CHUNK):
+                piece = images[start : start + CHUNK]
+                compute = partial(_projected, transform, piece)
+                parts.append(self.workspace.step(f"{row.key}-of-{name}-{start:06}", compute)[0]["images"])
+                report(start + len(piece))
+        return torch.cat(parts)
+
+    def adversarial(self, column: str) -> Images:
+        """The test images under a column's attack on the vanilla classifier; themselves for the clean column."""
+        return self.attacked("vanilla", column, self.vanilla, self.data.test_images, self.labels())
+
+    def attacked(
+        self, name: str, column: str, model: Callable[[], nn.Module], images: Images, labels: Labels
+    ) -> Images:
+        """Images under a column's attack on a model, on the CPU, made once.
+
+        Args:
+            name: of the model.
+            model: asked only where the images are not there yet.
+        """
+        if column == CLEAN:
+            return images
+
+        def compute() -> Step:
+            attack = column_attack(column, self.settings, self._learning_half)
+            with self.progress.task(f"{column} on {name}", len(images)) as report:
+                made = attacked(attack, model(), images.to(self.device), labels.to(self.device), report=report)
+            return {"images": made.cpu()}, {}
+
+        return self.workspace.step(f"{column}-on-{name}", compute)[0]["images"]
+
+    def _learning_half(self) -> tuple[nn.Module, Images, Labels]:
+        half = self.data.train_images.to(self.device), self.data.train_labels.to(self.device)
+        return self.vanilla(), *half
+
+    def _file(self, folder: str, name: str) -> Path:
+        return self.workspace.folder / folder / f"{name}.safetensors"
+
+
+def _projected(transform: NamedTransform, images: Images) -> Step:
+    return {"images": transform.project(images)}, {}
+
+
+@torch.no_grad()
+def right(model: nn.Module, images: Images, labels: Labels, device: str) -> torch.Tensor:
+    """Whether a model is right about each image, in batches; on the CPU."""
+    parts = []
+    for start in range(0, len(images), BATCH):
+        batch = slice(start, start + BATCH)
+        parts.append(model(images[batch].to(device)).argmax(1).cpu() == labels[batch])
+    return torch.cat(parts)

@@ -1,0 +1,228 @@
+"""A run of tables: every cell once, resumable, a failure recorded and not the end; a result file for each table."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from quasinat.data import Dataset, load, subset
+from quasinat.errors import QuasinatError, UsageError, did_you_mean
+from quasinat.evaluation import accuracy_of, code_fingerprint, provenance
+from quasinat.experiments.columns import CLEAN
+from quasinat.experiments.devices import device_named
+from quasinat.experiments.measure import strength
+from quasinat.experiments.progress import Progress, Silent
+from quasinat.experiments.table_cells import Cell, cell
+from quasinat.experiments.table_parts import Parts
+from quasinat.experiments.table_settings import TableSettings
+from quasinat.experiments.table_spec import Row, Table
+from quasinat.experiments.workspace import Step, Workspace
+from quasinat.files import write_json
+
+SCHEMA = 1
+IMAGE_SETS: dict[str, Callable[[Path], Dataset]] = {
+    "cifar10": lambda root: load("cifar10", root),
+    "imagenet10-64": lambda root: load("folder", root / "imagenet10", size=64),
+    "imagenet10-128": lambda root: load("folder", root / "imagenet10", size=128),
+}
+"""How the tables' image sets are read from below one root."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cell's place in a table, and its name in the workspace."""
+
+    table: Table
+    row: Row
+    column: str
+
+    @property
+    def name(self) -> str:
+        """Two tables of one threat share a cell of one name."""
+        return f"cell-{self.table.threat}-{self.row.key}-{self.column}"
+
+
+def places(tables: Sequence[Table], only: str | None = None) -> list[Place]:
+    """The cells of some tables, row by row.
+
+    Args:
+        only: a row and a column as `stl-cluster/bim-0.03`, either of them a pattern as `*` or `fgsm-*`; a row alone
+            means all its columns.
+
+    Raises:
+        UsageError: no cell is meant.
+    """
+    every = [Place(table, row, column) for table in tables for row in table.all_rows for column in table.columns]
+    if only is None:
+        return every
+    wanted_row, _, wanted_column = only.partition("/")
+    kept = [
+        place
+        for place in every
+        if fnmatchcase(place.row.key, wanted_row) and fnmatchcase(place.column, wanted_column or "*")
+    ]
+    if not kept:
+        known = sorted({f"{place.row.key}/{place.column}" for place in every})
+        raise UsageError(f"--only {only} means no cell", did_you_mean(only, known))
+    return kept
+
+
+def image_set_named(name: str, root: Path, settings: TableSettings) -> Dataset:
+    """The image set of a table, cut to the settings' numbers, equally many of every class.
+
+    Raises:
+        UsageError: there is no such image set.
+        InputError: it is not below `root`, or has too few images.
+    """
+    if name not in IMAGE_SETS:
+        raise UsageError(f"there is no image set {name!r}", did_you_mean(name, list(IMAGE_SETS)))
+    whole = IMAGE_SETS[name](root)
+    classes = len(whole.classes)
+    return subset(whole, max(1, settings.train // classes), max(1, settings.test // classes), seed=settings.seed)
+
+
+def run_tables(
+    tables: Sequence[Table],
+    preset: str,
+    settings: TableSettings,
+    root: Path,
+    out: Path,
+    *,
+    only: str | None = None,
+    shard: tuple[int, int] | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Fills the tables' cells and writes `OUT/<table>-<preset>.json` for each; the same call again goes on.
+
+    What the cells share lies in `OUT/<image set>-<preset>/`. A cell that cannot be filled has its reason in the result.
+
+    Args:
+        root: the folder below which the image sets lie.
+        only: see `places`; the other cells are read where they are there, and are "not run" where they are not.
+        shard: (i, n): only the i-th share of the rows, from 1; a run without it then puts all together.
+        device: "auto", "cpu" or "cuda".
+        overwrite: start afresh.
+
+    Returns:
+        The results by the table's name.
+
+    Raises:
+        UsageError, InputError: what cannot be run at all; see `places` and `image_set_named`.
+    """
+    where, progress = device_named(device), progress or Silent()
+    wanted = {place.name for place in _share(places(tables, only), shard)}
+    opened: dict[str, Parts] = {}
+    results = {}
+    for table in tables:
+        if table.data not in opened:
+            opened[table.data] = _open(table.data, preset, settings, root, out, where, overwrite, progress)
+        results[table.name] = _filled(table, preset, opened[table.data], wanted)
+        write_json(out / f"{table.name}-{preset}.json", results[table.name])
+    return results
+
+
+def _share(every: list[Place], shard: tuple[int, int] | None) -> list[Place]:
+    """Those of every n-th row: a row's cells share the most."""
+    if shard is None:
+        return every
+    index, count = shard
+    keys = list(dict.fromkeys(place.row.key for place in every))
+    own = set(keys[index - 1 :: count])
+    return [place for place in every if place.row.key in own]
+
+
+def _open(
+    data: str,
+    preset: str,
+    settings: TableSettings,
+    root: Path,
+    out: Path,
+    device: str,
+    overwrite: bool,
+    progress: Progress,
+) -> Parts:
+    images = image_set_named(data, root, settings)
+    mark = {"data": images.fingerprint(), "settings": settings.as_json(), "code": code_fingerprint(), "device": device}
+    return Parts(images, settings, Workspace(out / f"{data}-{preset}", mark, overwrite=overwrite), progress, device)
+
+
+def _filled(table: Table, preset: str, parts: Parts, wanted: set[str]) -> dict[str, Any]:
+    """The result of one table."""
+    rows = []
+    for row in table.all_rows:
+        cells = {column: _value(parts, Place(table, row, column), wanted) for column in table.columns}
+        rows.append(
+            {
+                "key": row.key,
+                "label": row.label,
+                "in_paper": row in table.rows,
+                "cells": cells,
+                "paper": dict(table.paper.get(row.key, {})),
+            }
+        )
+    data = parts.data
+    return {
+        "schema": SCHEMA,
+        "table": table.name,
+        "title": table.title,
+        "caption": table.caption,
+        "threat": table.threat,
+        "preset": preset,
+        "settings": parts.settings.as_json(),
+        "provenance": provenance() | {"device": parts.device},
+        "data": {
+            "name": table.data,
+            "train": len(data.train_images),
+            "test": len(data.test_images),
+            "shape": list(data.test_images.shape[1:]),
+            "fingerprint": data.fingerprint(),
+        },
+        "columns": list(table.columns),
+        "rows": rows,
+        "strengths": _strengths(table, parts),
+    }
+
+
+def _value(parts: Parts, place: Place, wanted: set[str]) -> dict[str, Any]:
+    """A cell as the result file holds it: an accuracy with n and interval, or a status."""
+    there = (parts.workspace.steps / f"{place.name}.safetensors").is_file()
+    if place.name not in wanted and not there:
+        return {"status": "not run"}
+
+    def compute() -> Step:
+        made = cell(parts, place.row, place.column, place.table.threat)
+        tensors = {"right": made.right}
+        if made.flagged is not None:
+            tensors["flagged"] = made.flagged
+        return tensors, {}
+
+    try:
+        tensors, values = parts.workspace.step(place.name, compute)
+    except UsageError as error:
+        return {"status": "none", "reason": str(error)}
+    except QuasinatError as error:
+        return {"status": "failed", "reason": str(error)}
+    return {"status": "done", **_described(Cell(tensors["right"], tensors.get("flagged"))), **values}
+
+
+def _described(made: Cell) -> dict[str, Any]:
+    described = asdict(accuracy_of(made.right))
+    if made.flagged is not None:
+        described["flagged"] = float(made.flagged.float().mean())
+    return described
+
+
+def _strengths(table: Table, parts: Parts) -> dict[str, Any]:
+    """What each column's attack on the vanilla classifier really used; of the gray-box tables."""
+    if table.threat == "white-box":
+        return {}
+    clean = parts.data.test_images
+    made = {
+        column: parts.adversarial(column)
+        for column in table.columns
+        if column != CLEAN and (parts.workspace.steps / f"{column}-on-vanilla.safetensors").is_file()
+    }
+    return {column: strength(images, clean) for column, images in made.items()}

@@ -1,0 +1,107 @@
+"""How large a run of the tables is: images, networks, attacks, and what the defences learn from."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from quasinat.errors import UsageError, did_you_mean
+from quasinat.networks import PLANS
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """Everything that decides a table's numbers but the images and the code.
+
+    Attributes:
+        train, test: images drawn of each half, class by class.
+        network, epochs: the classifiers; an adversarially trained one has `adversarial_epochs`.
+        bim_steps, cw_steps, cw_search_steps, cw_constant: of the attacks; the constant is where the search of c starts.
+        white_box_images, white_box_steps, expectation: of the white-box table: test images, steps of PGD, and the draws
+            that a randomised defence's gradient is averaged over.
+        adversarial_steps: of PGD and TRADES in training.
+        patches, atoms: of the patch bank and of D3's dictionary, at most.
+        magnet_epochs, pixelcnn_epochs, pixelcnn_images: of what MagNet and PixelDefend learn.
+        autoencoder_epochs, dictionary_images, strata, filters, filter_size, sparsity: of the layers.
+        crops, votes: of the crop ensembles and of region-based classification.
+        seed: of everything.
+    """
+
+    train: int = 5000
+    test: int = 500
+    network: str = "vgg-small"
+    epochs: int = 20
+    adversarial_epochs: int = 15
+    bim_steps: int = 20
+    cw_steps: int = 50
+    cw_search_steps: int = 4
+    cw_constant: float = 0.1
+    white_box_images: int = 100
+    white_box_steps: int = 20
+    expectation: int = 5
+    adversarial_steps: int = 5
+    patches: int = 100_000
+    atoms: int = 10_000
+    magnet_epochs: int = 20
+    pixelcnn_epochs: int = 8
+    pixelcnn_images: int = 5000
+    autoencoder_epochs: int = 10
+    dictionary_images: int = 500
+    strata: int = 4
+    filters: int = 64
+    filter_size: int = 8
+    sparsity: float = 0.2
+    crops: int = 30
+    votes: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.network not in PLANS:
+            raise UsageError(f"unknown network {self.network!r}", did_you_mean(self.network, list(PLANS)))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("network", "seed") and not value > 0:
+                raise UsageError(f"{field.name.replace('_', '-')} is {value}", "give a number above 0")
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as JSON holds them."""
+        value: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return value
+
+
+PRESETS: dict[str, TableSettings] = {
+    "smoke": TableSettings(
+        train=400,
+        test=40,
+        epochs=6,
+        adversarial_epochs=4,
+        bim_steps=5,
+        cw_steps=10,
+        cw_search_steps=3,
+        white_box_images=10,
+        white_box_steps=3,
+        expectation=2,
+        adversarial_steps=2,
+        patches=5000,
+        atoms=500,
+        magnet_epochs=3,
+        pixelcnn_epochs=1,
+        pixelcnn_images=200,
+        autoencoder_epochs=2,
+        dictionary_images=40,
+        filters=16,
+        crops=5,
+        votes=10,
+    ),
+    "small": TableSettings(),
+}
+
+
+def table_settings(preset: str) -> TableSettings:
+    """The preset of that name.
+
+    Raises:
+        UsageError: there is none; names the closest.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}", did_you_mean(preset, list(PRESETS)))
+    return PRESETS[preset]

@@ -1,0 +1,117 @@
+"""The tables as data: which rows and columns each has, under which threat, and what the paper prints in it."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from quasinat.errors import InputError, UsageError, did_you_mean
+
+THREATS = ("retrained", "vanilla", "white-box")
+_FOLDER = "tables"
+_SHARED = "rows"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A defence of the tables: an input transformation or a network; "none" is neither.
+
+    Attributes:
+        key, label: its name in the files, and in print.
+        defence: a name in `DEFENCES`, with options, of a transformation.
+        network: a name in `NETWORKS`, of a classifier that is defended in itself.
+        learns: the kind of what a transformation has learned, if any.
+    """
+
+    key: str
+    label: str
+    defence: str | None = None
+    network: str | None = None
+    learns: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        name, title, caption: "table1", "Table 1", and what the paper says about it.
+        data: the image set's name, see `image_set_named`.
+        threat: "retrained" (attacks on the vanilla classifier; each transformation has a classifier of its own),
+            "vanilla" (the attacked classifier behind the transformation) or "white-box".
+        columns: attacks, see `attack_named`.
+        rows: the paper's.
+        more: those that it does not have.
+        paper: the printed accuracy of a row at a column.
+    """
+
+    name: str
+    title: str
+    caption: str
+    data: str
+    threat: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    more: tuple[Row, ...]
+    paper: Mapping[str, Mapping[str, float]]
+
+    @property
+    def all_rows(self) -> tuple[Row, ...]:
+        """The paper's and the others, in their order."""
+        return (*self.rows, *self.more)
+
+
+def table_names() -> list[str]:
+    """The names of all tables."""
+    names = (path.name.removesuffix(".toml") for path in _resources().iterdir() if path.name.endswith(".toml"))
+    return sorted(name for name in names if name != _SHARED)
+
+
+@cache
+def known_rows() -> dict[str, Row]:
+    """Every row by its key."""
+    wanted = {field.name for field in fields(Row)} - {"key"}
+    made = {}
+    for key, values in _read(_SHARED).items():
+        _check_keys(f"row {key!r}", values, wanted)
+        made[key] = Row(key, **values)
+    return made
+
+
+@cache
+def table_named(name: str) -> Table:
+    """The table of that name.
+
+    Raises:
+        UsageError: there is none; names the closest.
+        InputError: its file has an unknown key, row or threat.
+    """
+    if name not in table_names():
+        raise UsageError(f"there is no table {name!r}", did_you_mean(name, table_names()))
+    values, rows = _read(name), known_rows()
+    _check_keys(name, values, {field.name for field in fields(Table)} - {"name"})
+    for key in (*values["rows"], *values["more"], *values["paper"]):
+        if key not in rows:
+            raise InputError(f"{name} has an unknown row {key!r}", did_you_mean(key, list(rows)))
+    if values["threat"] not in THREATS:
+        raise InputError(
+            f"{name} has an unknown threat {values['threat']!r}", did_you_mean(values["threat"], [*THREATS])
+        )
+    chosen = {part: tuple(rows[key] for key in values[part]) for part in ("rows", "more")}
+    return Table(name, **values | chosen | {"columns": tuple(values["columns"])})
+
+
+def _resources() -> Any:
+    return files("quasinat.experiments") / _FOLDER
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((_resources() / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def _check_keys(where: str, values: Mapping[str, Any], known: set[str]) -> None:
+    for key in values:
+        if key not in known:
+            raise InputError(f"{where} has an unknown key {key!r}", did_you_mean(key, sorted(known)))

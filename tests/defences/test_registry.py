@@ -15,9 +15,11 @@ from quasinat.defences import (
     build_patch_bank,
     learn_magnet,
     learn_patch_dictionary,
+    learn_pixelcnn,
     save_magnet,
     save_patch_bank,
     save_patch_dictionary,
+    save_pixelcnn,
 )
 from quasinat.defences.registry import DEFENCES, LEARNED_BY, LOADERS, NEEDS, defence_from
 from quasinat.errors import InputError, UsageError
@@ -38,6 +40,7 @@ def learned(images: Tensor, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     save_classifier(paths["classifier"], vgg("vgg-small", classes=3), {})
     save_patch_bank(build_patch_bank(images, count=200), paths["patch bank"], {})
     save_magnet(learn_magnet(images, epochs=1), paths["magnet"], {})
+    save_pixelcnn(learn_pixelcnn(images, width=4, blocks=2, mixtures=2, epochs=1), paths["pixelcnn"], {})
     dictionary = learn_patch_dictionary(images, size=40, select="random")
     save_patch_dictionary(dictionary, paths["patch dictionary"], {})
     return paths

@@ -120,8 +120,8 @@ def pixelcnn(
     root: Root = None,
     image_size: Size = None,
     width: Annotated[int, typer.Option(min=1, help="Channels of each layer.")] = 32,
-    blocks: Annotated[int, typer.Option(min=1, help="Residual blocks.")] = 4,
-    epochs: Passes = 10,
+    blocks: Annotated[int, typer.Option(min=1, help="Residual layers.")] = 6,
+    epochs: Passes = 5,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -131,7 +131,7 @@ def pixelcnn(
     """
     from functools import partial
 
-    from quasinat.defences.pixelcnn_learning import learn_pixelcnn, save_pixelcnn
+    from quasinat.defences import learn_pixelcnn, save_pixelcnn
 
     with opened(data, root, image_size, out, overwrite) as learning:
         train = partial(learn_pixelcnn, width=width, blocks=blocks, seed=seed)

@@ -26,7 +26,9 @@ from quasinat.defences.magnet_autoencoder import learn_magnet, load_magnet, save
 from quasinat.defences.natural_patches import learn_patch_dictionary, load_patch_dictionary, save_patch_dictionary
 from quasinat.defences.non_local_means import NonLocalMeans, non_local_means
 from quasinat.defences.patch_bank import PatchBank, build_patch_bank, load_patch_bank, save_patch_bank
+from quasinat.defences.pixel_defend import PixelDefend, pixel_defend
 from quasinat.defences.pixel_deflection import PixelDeflection, deflect_pixels
+from quasinat.defences.pixelcnn_learning import learn_pixelcnn, load_pixelcnn, save_pixelcnn
 from quasinat.defences.quilting import Quilting, quilt
 from quasinat.defences.region import RegionVote
 from quasinat.defences.registry import DEFENCES, NEEDS, defence_from
@@ -54,6 +56,7 @@ __all__ = [
     "MedianFilter",
     "NonLocalMeans",
     "PatchBank",
+    "PixelDefend",
     "PixelDeflection",
     "Quilting",
     "RegionVote",
@@ -72,14 +75,17 @@ __all__ = [
     "jpeg",
     "learn_magnet",
     "learn_patch_dictionary",
+    "learn_pixelcnn",
     "load_magnet",
     "load_patch_bank",
     "load_patch_dictionary",
+    "load_pixelcnn",
     "local_dimension",
     "mean_filter",
     "median_filter",
     "noise_like",
     "non_local_means",
+    "pixel_defend",
     "prune_activations",
     "quilt",
     "random_crops",
@@ -89,6 +95,7 @@ __all__ = [
     "save_magnet",
     "save_patch_bank",
     "save_patch_dictionary",
+    "save_pixelcnn",
     "total_variation",
     "train_on_fgsm",
     "train_on_pgd",

@@ -20,7 +20,9 @@ from quasinat.defences.magnet_autoencoder import load_magnet
 from quasinat.defences.natural_patches import load_patch_dictionary
 from quasinat.defences.non_local_means import NonLocalMeans
 from quasinat.defences.patch_bank import PatchBank, load_patch_bank
+from quasinat.defences.pixel_defend import PixelDefend
 from quasinat.defences.pixel_deflection import PixelDeflection
+from quasinat.defences.pixelcnn_learning import load_pixelcnn
 from quasinat.defences.quilting import Quilting
 from quasinat.defences.resize_and_pad import ResizeAndPad
 from quasinat.defences.total_variation import TotalVariation
@@ -68,6 +70,7 @@ DEFENCES: dict[str, Callable[..., nn.Module]] = {
     "crop-ensemble": crop_ensemble,
     "pixel-deflection": PixelDeflection,
     "magnet": Magnet,
+    "pixel-defend": PixelDefend,
     "d3": D3,
     "jpeg": Jpeg,
     "bit-depth": BitDepth,
@@ -88,6 +91,7 @@ NEEDS: dict[str, str] = {
     "crop-ensemble": "patch bank",
     "pixel-deflection": "classifier",
     "magnet": "magnet",
+    "pixel-defend": "pixelcnn",
     "d3": "patch dictionary",
 }
 """The kind of artefact that a defence needs."""
@@ -100,6 +104,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "classifier": load_classifier,
     "patch bank": load_patch_bank,
     "magnet": load_magnet,
+    "pixelcnn": load_pixelcnn,
     "patch dictionary": load_patch_dictionary,
 }
 """Reads an artefact of each kind."""
@@ -109,6 +114,7 @@ LEARNED_BY: dict[str, str] = {
     "classifier": "`quasinat train vanilla` makes it",
     "patch bank": "`quasinat learn patch-bank` makes it",
     "magnet": "`quasinat learn magnet` makes it",
+    "pixelcnn": "`quasinat learn pixelcnn` makes it",
     "patch dictionary": "`quasinat learn patch-dictionary` makes it",
 }
 """How an artefact of each kind comes about, as a remedy."""

@@ -12,9 +12,11 @@ from quasinat.defences import (
     build_patch_bank,
     learn_magnet,
     learn_patch_dictionary,
+    learn_pixelcnn,
     save_magnet,
     save_patch_bank,
     save_patch_dictionary,
+    save_pixelcnn,
 )
 from quasinat.experiments.learn import AutoencoderSettings, DictionarySettings, Learning, StrataSettings
 from quasinat.experiments.progress import Progress
@@ -45,8 +47,6 @@ def _magnet(images: Images, settings: TableSettings, path: Path, progress: Progr
 
 
 def _pixelcnn(images: Images, settings: TableSettings, path: Path, progress: Progress) -> None:
-    from quasinat.defences.pixelcnn_learning import learn_pixelcnn, save_pixelcnn
-
     drawn = torch.randperm(len(images), generator=generator_for(settings.seed, "pixelcnn"))
     with progress.task("train the PixelCNN", settings.pixelcnn_epochs) as report:
         network = learn_pixelcnn(

@@ -1,5 +1,7 @@
 """PixelDefend: the likeliest image near the given one, pixel after pixel."""
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -43,14 +45,16 @@ def pixel_defend(images: Images, model: PixelCNN, *, radius: float = RADIUS) -> 
         raise InputError(problem, "convert the images, or learn one from images like these")
     if len(images) == 0:
         return images.clone()
+    # One level that rounding turns over changes all that follow; in double precision an image is decoded alike alone
+    # and in any batch.
+    model = copy.deepcopy(model).double()
     most = max(1, AT_ONCE // (model.width * images.shape[3] * (model.blocks + 1)))
     parts = [_defended(part, model, int(radius * (LEVELS - 1) + 1e-6)) for part in images.split(most)]
     return torch.cat(parts).to(images.dtype)
 
 
 def _defended(images: Images, model: PixelCNN, reach: int) -> Images:
-    precision = model.head.weight.dtype
-    levels = (images * (LEVELS - 1)).round().to(precision)
+    levels = (images * (LEVELS - 1)).round().double()
     chosen = _greedy(levels, model, reach)
     before, after = (model.log_likelihood(each / (LEVELS - 1)) for each in (levels, chosen))
     better = (after > before).view(-1, 1, 1, 1)

@@ -45,7 +45,7 @@ def bank_and_images(root: Path | None) -> tuple[PatchBank, Tensor, str]:
     if root is not None and (root / "imagenet10" / "train").is_dir() and (root / "imagenet-val").is_dir():
         bank = build_patch_bank(some_of(root / "imagenet10" / "train", BANK_IMAGES, 128), count=PATCHES)
         return bank, some_of(root / "imagenet-val", IMAGES, SIDE), f"{BANK_IMAGES} ImageNet images at 128 px"
-    whole = torch.stack([photograph(name, colour=True, size=320)[:, :SIDE] for name in PHOTOGRAPHS[:IMAGES]])
+    whole = torch.stack([photograph(name, colour=True, size=320)[:, :SIDE, :320] for name in PHOTOGRAPHS[:IMAGES]])
     return build_patch_bank(whole[..., :96], count=PATCHES), whole[..., 96 : 96 + SIDE], "the built-in photographs"
 
 

@@ -16,7 +16,7 @@ from quasinat.defences.total_variation import (
 from quasinat.defences.transformation import with_seed
 from quasinat.errors import InputError, UsageError
 
-OPTIONS = {"weight": 0.03, "steps": 5000, "tolerance": 0.0}
+OPTIONS = {"weight": 0.03, "steps": 3000, "tolerance": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_the_usual_steps_come_close_to_many(photos: Tensor) -> None:
     rough = objective(total_variation(photos, steps=3), photos, kept, 0.03)
     assert (usual >= many * (1 - 1e-6)).all()
     assert (usual < 1.005 * many).all()
-    close = objective(total_variation(photos, steps=500, tolerance=1e-5), photos, kept, 0.03)
+    close = objective(total_variation(photos, steps=1000, tolerance=2e-6), photos, kept, 0.03)
     assert (close < 1.0005 * many).all()
     assert (rough < 1.3 * many).all()
     assert (rough > usual).all()
@@ -84,8 +84,10 @@ def test_it_agrees_with_chambolle(photos: Tensor) -> None:
     from skimage.restoration import denoise_tv_chambolle
 
     for weight in (0.03, 0.1):
-        ours = total_variation(photos[:1], drop=0.0, **(OPTIONS | {"weight": weight}))
-        theirs = denoise_tv_chambolle(photos[0].numpy(), weight=weight, max_num_iter=4000, eps=1e-13, channel_axis=0)
+        ours = total_variation(photos[:1, :2], drop=0.0, **(OPTIONS | {"weight": weight}))
+        theirs = denoise_tv_chambolle(
+            photos[0, :2].numpy(), weight=weight, max_num_iter=3000, eps=1e-13, channel_axis=0
+        )
         assert torch.allclose(ours[0], torch.from_numpy(theirs), atol=1e-3)
 
 

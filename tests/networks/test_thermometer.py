@@ -150,8 +150,11 @@ def test_it_trains_with_and_without_perturbed_images_and_the_gradient_is_of_use(
     strong = {"budget": Linf(0.15), "steps": 5}
     with torch.no_grad():
         hits = {
-            backward: float((plain(pgd(with_backward(plain, backward), others, truth, **strong).images).argmax(1) == truth)
-                            .double().mean())
+            backward: float(
+                (plain(pgd(with_backward(plain, backward), others, truth, **strong).images).argmax(1) == truth)
+                .double()
+                .mean()
+            )
             for backward in ("relaxation", "straight-through", "none")
         }
     assert hits["relaxation"] < 0.2

@@ -106,9 +106,7 @@ def test_a_continued_training_ends_as_an_uninterrupted_one(after: int, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         train_saturating(new(), images, labels, **options, checkpoint=kept, on_epoch=stop)
     hear = told["continued"].append
-    continued = train_saturating(
-        new(), images, labels, **options, checkpoint=kept, on_epoch=lambda *both: hear(both)
-    )
+    continued = train_saturating(new(), images, labels, **options, checkpoint=kept, on_epoch=lambda *both: hear(both))
     assert same(continued, whole)
     assert told["continued"] == told["whole"]
 

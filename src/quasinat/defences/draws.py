@@ -33,9 +33,9 @@ def generators(images: Images, seed: Seed, name: str) -> list[torch.Generator]:
     start = f"{resolved(seed)}\0{name}\0".encode()
     made = []
     for image in images.detach().to("cpu", torch.float32).contiguous():
-        total = hashlib.blake2b(start, digest_size=8)
+        total = hashlib.sha256(start)
         total.update(image.numpy().data)
-        made.append(torch.Generator().manual_seed(int.from_bytes(total.digest(), "little") >> 1))
+        made.append(torch.Generator().manual_seed(int.from_bytes(total.digest()[:8], "little") >> 1))
     return made
 
 

@@ -119,7 +119,7 @@ def learn_magnet(
     plan: str = "cifar",
     noise: float | None = None,
     regularisation: float = 1e-9,
-    epochs: int = 10,
+    epochs: int = 20,
     batch_size: int = 32,
     learning_rate: float = 0.1,
     seed: int = 0,

@@ -10,7 +10,7 @@ from quasinat.defences.draws import Seed, drawn
 from quasinat.defences.transformation import Transformation
 from quasinat.errors import UsageError
 
-TOLERANCE = 1e-4  # some 50 steps of a photograph, and an objective about 0.1 % above the least
+TOLERANCE = 1e-4  # some 50 steps of a photograph, and an objective 0.1 to 0.3 % above the least
 LEAST_SIDE = 8  # of a coarser grid
 COARSE_STEPS = 20  # at most, on each coarser grid: a start need not be exact
 CHECK = 10  # steps between two looks at the change
@@ -157,7 +157,7 @@ class _Grid:
     """
 
     def __init__(self, shape: torch.Size, like: Tensor, weight: float) -> None:
-        self.shape, self.width, self.tau = shape, shape[3], REACH / weight
+        self.shape, self.width, self.weight, self.tau = shape, shape[3], weight, REACH / weight
         self.z, self.right, self.down, self.share, self.pull, self.flow, self.spare = (
             like.new_empty(shape.numel()) for _ in range(7)
         )
@@ -171,6 +171,9 @@ class _Grid:
         torch.mul(data.flatten(), self.tau, out=self.pull).mul_(self.share)  # tau m x / (1 + tau m)
         if self.coarse is not None:
             self.coarse.load(_halved(data), _halved(kept))
+            # The least and the largest z to start from, in tensors that no step needs yet; infinite where m is 0.
+            torch.sub(data.flatten(), self.weight, out=self.flow).div_(kept.flatten())
+            torch.add(data.flatten(), self.weight, out=self.spare).div_(kept.flatten())
         else:
             mean = data.sum((2, 3), keepdim=True) / kept.sum((2, 3), keepdim=True).clamp(min=1e-6)
             self.z.view(self.shape).copy_(mean.expand(self.shape))
@@ -186,9 +189,13 @@ class _Grid:
         self.run(steps, tolerance)
 
     def _refine(self, coarse: "_Grid") -> None:
-        """z goes to squares of 2 x 2; p is linear across its edges, and so its divergence is the same in a square."""
+        """z goes to squares of 2 x 2; p is linear across its edges, and so its divergence is the same in a square.
+
+        At the minimum m (z - x) = w div p, and div p is seldom over 1: z is brought as near to the data as that.
+        """
         for fine, values, across in ((self.z, coarse.z, 0), (self.right, coarse.right, 3), (self.down, coarse.down, 2)):
             _spread(values.view(coarse.shape), fine.view(self.shape), across)
+        torch.clamp(self.z, self.flow, self.spare, out=self.z)
 
     def run(self, steps: int, tolerance: float) -> None:
         """Steps until each image changes by little; one that does stays as it is, whatever the others need.

@@ -78,8 +78,9 @@ def _lid(parts: Parts) -> Guarded:
     """The vanilla classifier with the detector in front, fitted to BIM's images and set to 5 % false positives."""
     vanilla, half = parts.vanilla(), parts.data
     drawn = torch.randperm(len(half.train_images), generator=generator_for(parts.settings.seed, "lid"))
-    count = min(LID_IMAGES, (len(drawn) - LID_REFERENCE) // 2)
-    reference, fitted, held_out = drawn[: LID_REFERENCE + 2 * count].split([LID_REFERENCE, count, count])
+    around = min(LID_REFERENCE, len(drawn) // 2)
+    count = min(LID_IMAGES, (len(drawn) - around) // 2)
+    reference, fitted, held_out = drawn[: around + 2 * count].split([around, count, count])
     images = half.train_images[fitted].to(parts.device)
     labels = half.train_labels[fitted].to(parts.device)
     attacked = bim(vanilla, images, labels, budget=Dissimilarity(0.03), steps=parts.settings.bim_steps).images

@@ -136,8 +136,8 @@ class Parts:
         """The classifier that was trained on a transformation's images (the paper, section 3.5)."""
         return self.classifier(f"on-{row.key}", lambda: self.transformed(row, "train", self.data.train_images))
 
-    def transformed(self, row: Row, name: str, images: Images) -> Images:
-        """T of a named set, on the CPU, each piece of it computed once."""
+    def transformed(self, row: Row, name: str, images: Images) -> torch.Tensor:
+        """T of a named set, on the CPU, each piece of it computed once; random resizing makes the images larger."""
         transform, parts = self.transform(row), []
         with self.progress.task(f"{row.label} of the set {name}", len(images)) as report:
             for start in range(0, len(images), CHUNK):
@@ -180,7 +180,7 @@ class Parts:
 
 
 def _projected(transform: NamedTransform, images: Images) -> Step:
-    return {"images": transform.project(images)}, {}
+    return {"images": transform.project(images, any_size=True)}, {}
 
 
 @torch.no_grad()

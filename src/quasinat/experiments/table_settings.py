@@ -26,8 +26,8 @@ class TableSettings:
         seed: of everything.
     """
 
-    train: int = 5000
-    test: int = 500
+    train: int = 10_000
+    test: int = 1000
     network: str = "vgg-small"
     epochs: int = 20
     adversarial_epochs: int = 15
@@ -43,7 +43,7 @@ class TableSettings:
     atoms: int = 10_000
     magnet_epochs: int = 20
     pixelcnn_epochs: int = 8
-    pixelcnn_images: int = 5000
+    pixelcnn_images: int = 10_000
     autoencoder_epochs: int = 10
     dictionary_images: int = 500
     strata: int = 4
@@ -70,27 +70,25 @@ class TableSettings:
 
 PRESETS: dict[str, TableSettings] = {
     "smoke": TableSettings(
-        train=400,
-        test=40,
-        epochs=6,
-        adversarial_epochs=4,
-        bim_steps=5,
-        cw_steps=10,
-        cw_search_steps=3,
-        white_box_images=10,
-        white_box_steps=3,
-        expectation=2,
-        adversarial_steps=2,
-        patches=5000,
-        atoms=500,
-        magnet_epochs=3,
-        pixelcnn_epochs=1,
-        pixelcnn_images=200,
-        autoencoder_epochs=2,
-        dictionary_images=40,
-        filters=16,
-        crops=5,
-        votes=10,
+        train=1000,
+        test=200,
+        epochs=15,
+        adversarial_epochs=15,
+        cw_steps=30,
+        white_box_images=50,
+        white_box_steps=10,
+        expectation=3,
+        adversarial_steps=3,
+        patches=20_000,
+        atoms=2000,
+        magnet_epochs=30,
+        pixelcnn_epochs=6,
+        pixelcnn_images=1000,
+        autoencoder_epochs=10,
+        dictionary_images=200,
+        filters=32,
+        crops=10,
+        votes=50,
     ),
     "small": TableSettings(),
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quasinat.arrays import Images
 from quasinat.artefact import file_digest
@@ -58,18 +58,18 @@ class NamedTransform:
         return str(self.identity.get("defence", "layer"))
 
     @torch.no_grad()
-    def project(self, images: Images, *, copy: int = 0) -> Images:
+    def project(self, images: Images, *, copy: int = 0, any_size: bool = False) -> Tensor:
         """T of a batch on any device, on the CPU; a randomised transformation draws anew for every `copy`.
 
         Raises:
-            UsageError: the transformation changes the images' shape, so that they could not stand for themselves.
+            UsageError: the transformation changes the images' size, and not `any_size` will do.
         """
         module = self.module
         if copy and self.randomised:
             module = with_seed(module, self.identity["seed"] + copy)
         place = next((tensor.device for tensor in module.state_dict().values()), images.device)
-        made: Images = module(images.to(place)).cpu()
-        if made.shape != images.shape:
+        made: Tensor = module(images.to(place)).cpu()
+        if made.shape != images.shape and not any_size:
             problem = f"{self.name} makes images of {tuple(made.shape[2:])} pixels of {tuple(images.shape[2:])}"
             raise UsageError(problem, "use a transformation that keeps their size, such as resize-pad:keep_size=yes")
         return made

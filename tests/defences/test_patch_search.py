@@ -87,19 +87,18 @@ def test_faiss_finds_the_same(generator: torch.Generator) -> None:
 
 def test_fast_keeps_its_promise_and_finds_what_is_there(generator: torch.Generator) -> None:
     shape = (3, 5, 5)
-    bank, sought = eight_bit(natural(3000, shape, generator)), natural(200, shape, generator)
+    bank, sought = eight_bit(natural(2000, shape, generator)), natural(200, shape, generator)
     tree = PatchTree(bank, shape)
     _, squares = by_brute_force(bank, sought, 1)
-    for slack in (0.3, 1.0, 3.0):
-        for neighbours in (1, 4):
-            found = tree.nearest(sought, neighbours, slack).numpy()
-            own = np.take_along_axis(squares, found, axis=1)
-            assert (own <= (1 + slack) ** 2 * np.sort(squares, axis=1)[:, :neighbours]).all()
-            assert (np.diff(own, axis=1) >= 0).all()
-            assert all(len(set(row)) == neighbours for row in found.tolist())
+    for slack, neighbours in ((0.3, 1), (1.0, 4), (3.0, 2)):
+        found = tree.nearest(sought, neighbours, slack).numpy()
+        own = np.take_along_axis(squares, found, axis=1)
+        assert (own <= (1 + slack) ** 2 * np.sort(squares, axis=1)[:, :neighbours]).all()
+        assert (np.diff(own, axis=1) >= 0).all()
+        assert all(len(set(row)) == neighbours for row in found.tolist())
     wide = (tree.nearest(sought, 1, 3.0) != tree.nearest(sought, 1)).float().mean()
     assert wide > 0  # something is passed over, or the slack does nothing
-    assert tree.nearest(bank.float() / 255, 1, 3.0)[:, 0].equal(torch.arange(3000))
+    assert tree.nearest(bank.float() / 255, 1, 3.0)[:, 0].equal(torch.arange(2000))
 
 
 def test_the_bounds_are_below_all_distances_of_a_leaf(generator: torch.Generator) -> None:
@@ -118,8 +117,8 @@ def test_the_bounds_are_below_all_distances_of_a_leaf(generator: torch.Generator
 @pytest.mark.parametrize("slack", [0.0, 1.0])
 def test_batch_and_threads_change_nothing(slack: float, generator: torch.Generator) -> None:
     shape = (3, 5, 5)
-    tree = PatchTree(eight_bit(natural(2000, shape, generator)), shape)
-    sought = natural(70, shape, generator)
+    tree = PatchTree(eight_bit(natural(800, shape, generator)), shape)
+    sought = natural(40, shape, generator)
     whole_batch = tree.nearest(sought, 3, slack)
     assert torch.cat([tree.nearest(one, 3, slack) for one in sought.split(1)]).equal(whole_batch)
     assert torch.cat([tree.nearest(some, 3, slack) for some in sought.split(33)]).equal(whole_batch)

@@ -52,7 +52,7 @@ def by_loop(image: Tensor, bank: PatchBank, overlap: int) -> Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 35), (34, 47), (5, 6)])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (34, 36), (5, 6)])
 @pytest.mark.parametrize("overlap", [1, 2, 3, 4])
 def test_an_image_whose_patches_are_in_the_bank_stays_as_it_is(
     channels: int, height: int, width: int, overlap: int, generator: torch.Generator

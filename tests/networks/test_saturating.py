@@ -37,7 +37,7 @@ def test_the_distance_is_to_the_nearest_point_without_a_derivative() -> None:
     expected = (inputs[:, None] - flat).abs().amin(1)
     found = distance_from_saturation(inputs[None])[0]
     torch.testing.assert_close(found, expected, rtol=0, atol=2.1e-3)  # the grid's spacing, twice
-    assert float(found.max()) == 0.5
+    assert float(found.max()) == pytest.approx(0.5)
 
 
 def toy() -> nn.Module:

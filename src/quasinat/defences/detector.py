@@ -19,7 +19,7 @@ class Detector(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("threshold", torch.tensor(torch.inf))
+        self.register_buffer("threshold", torch.tensor(torch.inf, dtype=torch.float64))
 
     def scores(self, images: Images) -> PerImage:
         """A number for each image; the higher, the more it looks adversarial."""

@@ -55,6 +55,7 @@ def test_no_pixel_sees_itself_or_a_later_one_and_each_sees_those_before(channels
 def test_a_channel_is_conditioned_on_those_before_it_alone(channels: int) -> None:
     generator = torch.Generator().manual_seed(4)
     mixture = mixture_from(torch.randn(5, 4 * parameter_count(channels), generator=generator).double(), channels)
+    mixture.log_scales[0] = mixture_from(torch.full((1, 4 * parameter_count(channels)), 50.0), channels).log_scales[0]
     levels = torch.randint(LEVELS, (5, channels), generator=generator).double()
     total = torch.zeros(5, dtype=torch.float64)
     for channel in range(channels):

@@ -96,16 +96,35 @@ def test_hooks_are_gone_after_an_error() -> None:
 
 @pytest.mark.parametrize("plan", ["vgg-small", "vgg16"])
 def test_a_network_of_saturating_units_is_bounded_and_has_the_plain_ones_weights(plan: str) -> None:
-    plain, network = vgg(plan, classes=3, seed=4), vgg(plan, classes=3, seed=4, activation="saturating").eval()
+    """But for its normalisations' scale and shift, which put the units where they are linear."""
+    plain, network = vgg(plan, classes=3, seed=4), vgg(plan, classes=3, seed=4, activation="saturating")
     assert plain.options == {}
     assert network.options == {"activation": "saturating"}
     assert plain.state_dict().keys() == network.state_dict().keys()
-    assert all(value.equal(network.state_dict()[name]) for name, value in plain.state_dict().items())
+    scaled = {
+        id(value) for module in network.modules() if isinstance(module, nn.BatchNorm2d) for value in module.parameters()
+    }
+    for name, value in network.named_parameters():
+        assert (id(value) in scaled) != bool(value.equal(plain.get_parameter(name))), name
     assert not any(isinstance(module, nn.ReLU) for module in network.modules())
+    images = torch.rand(4, 3, 32, 35, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        features = network.embed(torch.rand(2, 3, 32, 35, generator=torch.Generator().manual_seed(0)))
+        assert unsaturated(network.train(), images) > 0.9
+        features = network.eval().embed(images)
     assert float(features.min()) >= 0
     assert 0 < float(features.max()) <= 1
+
+
+def test_thirteen_layers_of_saturating_units_learn() -> None:
+    """Their gradient reaches the first layer undiminished and not blown up, within a factor of ten of the last one's."""
+    network = vgg("vgg16", classes=2, channels=1, activation="saturating").train()
+    images = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(8) % 2
+    nn.functional.cross_entropy(network(images), labels).backward()
+    convolutions = [module for module in network.features if isinstance(module, nn.Conv2d)]
+    sizes = [float((module.weight.grad.norm() * module.weight.norm()).detach()) for module in convolutions]
+    print(sizes)
+    assert max(sizes) < 10 * min(sizes)
 
 
 def test_it_comes_back_from_a_file(tmp_path: Path, generator: torch.Generator) -> None:

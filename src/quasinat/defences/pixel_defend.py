@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from quasinat.arrays import Images
+from quasinat.arrays import Images, PerImage
 from quasinat.attacks.checks import check_number
 from quasinat.defences.cached_decoding import CachedDecoder
 from quasinat.defences.transformation import Transformation
@@ -14,6 +14,7 @@ from quasinat.networks.logistic_mixture import LEVELS, log_mass, mixture_from
 from quasinat.networks.pixelcnn import PixelCNN
 
 RADIUS = 16 / 255
+PIXELS_AT_ONCE = 2**16  # of a pass over whole images
 AT_ONCE = 2**21  # pixels times features that are decoded together
 
 
@@ -56,9 +57,15 @@ def pixel_defend(images: Images, model: PixelCNN, *, radius: float = RADIUS) -> 
 def _defended(images: Images, model: PixelCNN, reach: int) -> Images:
     levels = (images * (LEVELS - 1)).round().double()
     chosen = _greedy(levels, model, reach)
-    before, after = (model.log_likelihood(each / (LEVELS - 1)) for each in (levels, chosen))
+    before, after = (_log_likelihoods(each / (LEVELS - 1), model) for each in (levels, chosen))
     better = (after > before).view(-1, 1, 1, 1)
     return torch.where(better, chosen, levels) / (LEVELS - 1)
+
+
+def _log_likelihoods(images: Images, model: PixelCNN) -> PerImage:
+    """Of each image, so many at a time that a pass takes a few hundred MB."""
+    most = max(1, PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))
+    return torch.cat([model.log_likelihood(part) for part in images.split(most)])
 
 
 def _greedy(levels: Tensor, model: PixelCNN, reach: int) -> Tensor:

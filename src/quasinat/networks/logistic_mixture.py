@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LEVELS = 256
-LEAST_LOG_SCALE = -7.0
+LEAST_LOG_SCALE, MOST_LOG_SCALE = -7.0, 3.0  # beyond the most, mass would lie outside what stands for infinity
 _BEYOND = 1e4  # stands for infinity, whose derivative is no number
 Mass = Float[Tensor, "..."]
 
@@ -45,7 +45,7 @@ def mixture_from(parameters: Float[Tensor, "... parameters"], channels: int) -> 
     couplings = each.new_zeros(*each.shape[:-1], channels, channels)
     rows, columns = torch.tril_indices(channels, channels, -1, device=each.device)
     couplings[..., rows, columns] = free.tanh()
-    return Mixture(weights[..., 0].log_softmax(-1), means, log_scales.clamp_min(LEAST_LOG_SCALE), couplings)
+    return Mixture(weights[..., 0].log_softmax(-1), means, log_scales.clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE), couplings)
 
 
 def scaled(levels: Tensor) -> Tensor:

@@ -65,6 +65,11 @@ class VGG(nn.Module):
         for module in self.features:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d) and activation == "saturating":
+                # 0 to 1 is two deviations either way: most units are linear at first. With as many saturated as mean 0
+                # and deviation 1 make, thirteen layers do not learn.
+                nn.init.constant_(module.weight, 0.25)
+                nn.init.constant_(module.bias, 0.5)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -1,0 +1,164 @@
+"""The input transformations: images a second, memory, and the three with a goal against their peers.
+
+    python benchmarks/defences.py --root DIR [--out results/performance/defences.json] [--rounds N]
+
+DIR holds `cifar-10-batches-py`, `imagenet10` and `imagenet-val`; without them the built-in photographs serve. The rates
+are those of one process with two threads, on a batch of CIFAR-10's size and of 224 px. Memory is the peak of a process
+of its own that transforms 16 images of 224 px, less what it had before it began.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import defences_pixel_defend
+import defences_quilting
+import defences_tvm
+from quasinat.defences import (
+    build_patch_bank,
+    learn_magnet,
+    learn_patch_dictionary,
+    save_magnet,
+    save_patch_bank,
+    save_patch_dictionary,
+    save_pixelcnn,
+)
+from quasinat.defences.registry import DEFENCES, NEEDS, defence_from
+from quasinat.evaluation import peak_memory, provenance
+from quasinat.files import write_json
+from quasinat.networks import save_classifier, vgg
+from quasinat.networks.pixelcnn import PixelCNN
+
+MEMORY_GOAL, LARGE_BATCH, LARGE, SMALL_BATCH, SMALL = 2e9, 16, 224, 64, 32
+SLOW = ("crop-ensemble",)  # whose transformation is one of its views
+
+
+def learned_in(folder: Path, images: torch.Tensor) -> dict[str, str]:
+    """A file of every kind that a defence needs, of the default sizes; their weights do not change the cost."""
+    paths = {kind: folder / kind.replace(" ", "-") for kind in set(NEEDS.values()) - {"layer"}}
+    save_patch_bank(build_patch_bank(images, count=100_000), paths["patch bank"], {})
+    save_patch_dictionary(
+        learn_patch_dictionary(images, size=10_000, least_distance=0.3), paths["patch dictionary"], {}
+    )
+    save_magnet(learn_magnet(images[:64], epochs=1), paths["magnet"], {})
+    save_pixelcnn(PixelCNN(3), paths["pixelcnn"], {})
+    save_classifier(paths["classifier"], vgg("vgg-small", classes=10), {})
+    return {kind: str(path) for kind, path in paths.items()}
+
+
+def rate(name: str, artefact: str | None, images: torch.Tensor) -> float:
+    """Images a second, the first call left out."""
+    module = defence_from(name, None if artefact is None else Path(artefact)).module.eval()
+    with torch.no_grad():
+        module(images[:1])
+        begin = time.perf_counter()
+        module(images)
+    return len(images) / (time.perf_counter() - begin)
+
+
+def memory(name: str, artefact: str | None) -> float:
+    """Bytes that a process of its own allocates at most for a batch of 16 images of 224 px."""
+    command = [sys.executable, __file__, "--memory-of", name, *([] if artefact is None else ["--artefact", artefact])]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800)
+    return float(done.stdout)
+
+
+def own_memory(name: str, artefact: Path | None) -> float:
+    """Of this process."""
+    module = defence_from(name, artefact).module.eval()
+    images = torch.rand(LARGE_BATCH, 3, LARGE, LARGE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        module(images[:1, :, :SMALL, :SMALL])
+        before = peak_memory()
+        module(images)
+    return float(peak_memory() - before)
+
+
+def measure(root: Path | None, rounds: int) -> dict[str, Any]:
+    """All of it."""
+    torch.set_num_threads(2)
+    _, large, source = defences_quilting.bank_and_images(root)
+    small = torch.nn.functional.interpolate(large, (SMALL, SMALL), mode="area").repeat(
+        SMALL_BATCH // len(large), 1, 1, 1
+    )
+    names = [name for name in DEFENCES if name != "stl"]
+    rates: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = learned_in(Path(folder), large)
+        for name in names:
+            artefact = paths.get(NEEDS.get(name, ""))
+            rates[name] = {
+                f"{SMALL} px": rate(name, artefact, small),
+                f"{LARGE} px": rate(name, artefact, large[:2]),
+                "memory, bytes": memory(name, artefact),
+            }
+            print(name, rates[name], file=sys.stderr)
+    return {
+        "provenance": provenance(),
+        "load": os.getloadavg()[0],
+        "images": {"source": source, "memory batch": LARGE_BATCH},
+        "memory goal": MEMORY_GOAL,
+        "defences": rates,
+        "tvm": defences_tvm.measure(root, rounds),
+        "quilting": defences_quilting.measure(root, rounds),
+        "pixel-defend": defences_pixel_defend.measure(root, rounds),
+    }
+
+
+def goals(result: dict[str, Any]) -> str:
+    """The goals with their figures, as Markdown; a pure function of the results."""
+    most = max(result["defences"].items(), key=lambda pair: pair[1]["memory, bytes"])
+    slowest = max(
+        result["quilting"][which]["quilting an image"]["exact, one by one"]["seconds"]
+        for which in ("8-bit images", "noisy images")
+    )
+    faster = result["pixel-defend"]["times faster"]
+    lines = ["| what | goal | figure | met |", "| --- | --- | --- | --- |"]
+    for case, of in result["tvm"]["cases"].items():
+        for row, figure in of["ours"].items():
+            times, count = figure["times faster"], result["tvm"]["images"]["count"]
+            lower = {name: figure[name]["at most theirs"] for name in ("ART's sum", "our sum")}
+            met = times >= 50 and all(number == count for number in lower.values())
+            sums = ", ".join(f"{name} {number} of {count}" for name, number in lower.items())
+            what = f"TVM, {case}, {row}: times faster than ART (at most theirs: {sums})"
+            lines.append(f"| {what} | >= 50 | {times:.1f} | {_yes(met)} |")
+    lines += [
+        f"| quilting at 224 px, seconds an image | < 0.5 | {slowest:.3f} | {_yes(slowest < 0.5)} |",
+        f"| PixelDefend at 32 px, times faster than full passes | >= 20 | {faster:.1f} | {_yes(faster >= 20)} |",
+        f"| most memory, 16 images of 224 px ({most[0]}), GB | < 2 | {most[1]['memory, bytes'] / 1e9:.2f} | "
+        f"{_yes(most[1]['memory, bytes'] < MEMORY_GOAL)} |",
+    ]
+    return "\n".join(lines)
+
+
+def _yes(met: bool) -> str:
+    return "yes" if met else "**no**"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--artefact", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.memory_of:
+        print(own_memory(chosen.memory_of, chosen.artefact))
+        return
+    result = measure(chosen.root, chosen.rounds)
+    if chosen.out:
+        write_json(chosen.out, result)
+    print(goals(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -76,7 +76,10 @@ def _defended(parts: Parts, row: Row) -> tuple[nn.Module, Detector | None]:
 def _attackable(parts: Parts, row: Row, model: nn.Module) -> nn.Module:
     """The module as the attack differentiates it: truly where that is possible, else straight through."""
     named: nn.Module = model
-    if isinstance(model, Defended) and not getattr(model.transform, "differentiable", False):
+    exact = isinstance(model, Defended) and getattr(model.transform, "differentiable", False)
+    if isinstance(model, Defended) and (
+        not exact or isinstance(model.transform, Views)
+    ):  # of views, what is behind them
         named = model.with_adjoint(Identity()).eval()
     if isinstance(model, RegionVote):
         named = model.softened(votes=min(model.votes, ATTACKED_VOTES))

@@ -43,14 +43,10 @@ def test_the_votes_are_those_of_every_point_of_the_cube(values: tuple[float, flo
 
 
 def test_a_hair_from_the_boundary_the_region_decides_and_not_the_point() -> None:
-    image = torch.tensor([0.4499, 0.4499]).view(1, 1, 1, 2)  # a point of class 0
-    assert int(Bands()(image).argmax()) == 0
-    assert int(RegionVote(Bands(), radius=0.1)(image).argmax()) == int(enumerated(image[0], 0.1, 200).argmax())
-    beyond = torch.tensor([0.4501, 0.4501]).view(1, 1, 1, 2)  # and one of class 1, whose region is class 0's
-    assert int(Bands()(beyond).argmax()) == 1
-    assert int(RegionVote(Bands(), radius=0.3, votes=4000)(beyond).argmax()) == int(
-        enumerated(beyond[0], 0.3, 200).argmax()
-    )
+    image = torch.tensor([0.4501, 0.4501]).view(1, 1, 1, 2)  # a point of class 1, whose region is mostly class 0's
+    assert int(Bands()(image).argmax()) == 1
+    assert enumerated(image[0], 0.3, 200).argmax() == 0
+    assert int(RegionVote(Bands(), radius=0.3)(image).argmax()) == 0
 
 
 def test_an_image_votes_alike_alone_and_in_its_batch() -> None:

@@ -51,6 +51,33 @@ def test_a_classifier_comes_back_equal(path: Path) -> None:
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        ({}, {}),
+        ({"activation": "relu", "encoding": "none", "levels": 5}, {}),
+        ({"activation": "saturating"}, {"activation": "saturating"}),
+        ({"encoding": "thermometer"}, {"encoding": "thermometer", "levels": 16}),
+        (
+            {"encoding": "thermometer", "levels": 5, "activation": "saturating"},
+            {"activation": "saturating", "encoding": "thermometer", "levels": 5},
+        ),
+    ],
+)
+def test_options_are_kept_where_they_differ_from_a_plain_network(
+    options: dict[str, Any], written: dict[str, Any], tmp_path: Path
+) -> None:
+    network = vgg("vgg-small", classes=2, channels=1, seed=3, **options).eval()
+    save_classifier(tmp_path / "file", network, {})
+    loaded = load_classifier(tmp_path / "file")
+    assert loaded.card["settings"] == {"network": "vgg-small", "classes": 2, "channels": 1, **written}
+    assert loaded.options == network.options == written
+    assert [str(module) for module in loaded.modules()] == [str(module) for module in network.modules()]
+    images = torch.rand(2, 1, 16, 17, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        assert loaded(images).equal(network(images))
+
+
 def test_the_global_generator_is_left_alone(path: Path) -> None:
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
@@ -105,6 +132,13 @@ def test_tensors_that_do_not_fit_the_card_are_refused(
         ({"classes": 10**12}, "has no usable setting 'classes'"),
         ({"channels": "3"}, "has no usable setting 'channels'"),
         ({"channels": 0}, "has no usable setting 'channels'"),
+        ({"activation": "relux"}, r"has no usable setting 'activation' \('relux'\); train it again"),
+        ({"activation": ["relu"]}, "has no usable setting 'activation'"),
+        ({"encoding": None}, "has no usable setting 'encoding'"),
+        ({"encoding": "thermometer"}, r"lacks|unknown tensor normalise|holds features.0.weight of shape"),
+        ({"encoding": "thermometer", "levels": 1}, "has no usable setting 'levels'"),
+        ({"encoding": "thermometer", "levels": 257}, "has no usable setting 'levels'"),
+        ({"encoding": "thermometer", "levels": 16.0}, "has no usable setting 'levels'"),
     ],
 )
 def test_a_card_that_is_wrong_is_refused(path: Path, settings: dict[str, Any] | None, problem: str) -> None:

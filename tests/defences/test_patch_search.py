@@ -90,7 +90,7 @@ def test_fast_keeps_its_promise_and_finds_what_is_there(generator: torch.Generat
     bank, sought = eight_bit(natural(2000, shape, generator)), natural(200, shape, generator)
     tree = PatchTree(bank, shape)
     _, squares = by_brute_force(bank, sought, 1)
-    for slack, neighbours in ((0.3, 1), (1.0, 4), (3.0, 2)):
+    for slack, neighbours in ((0.05, 1), (0.1, 1), (0.2, 1), (0.3, 1), (1.0, 4), (3.0, 2)):
         found = tree.nearest(sought, neighbours, slack).numpy()
         own = np.take_along_axis(squares, found, axis=1)
         assert (own <= (1 + slack) ** 2 * np.sort(squares, axis=1)[:, :neighbours]).all()
@@ -112,6 +112,27 @@ def test_the_bounds_are_below_all_distances_of_a_leaf(generator: torch.Generator
     assert sorted(torch.cat(tree.members).tolist()) == list(range(800))
     assert len(tree.members) > 20
     assert (bounds > 0).mean() > 0.5
+
+
+@pytest.mark.parametrize("bytes_kept", [True, False])
+@pytest.mark.parametrize("levels", [True, False])
+@pytest.mark.parametrize("shape", [(3, 5, 5), (3, 11, 11)])
+def test_no_leaf_is_passed_over_that_holds_something_as_near(
+    shape: tuple[int, int, int], bytes_kept: bool, levels: bool, generator: torch.Generator
+) -> None:
+    # Bright patches a few levels apart: squared distances are small beside the squares that they are made of.
+    bank, sought = (1 - 0.02 * natural(count, shape, generator) for count in (400, 200))
+    bank = eight_bit(bank) if bytes_kept else bank
+    sought = eight_bit(sought).float() / 255 if levels else sought
+    tree = PatchTree(bank, shape)
+    rows = torch.arange(len(sought))
+    seen = patch_search._sought(sought, 1, tree.rounding, tree.coarse)
+    squares = torch.from_numpy(by_brute_force(bank, sought, 1)[1]) / GRID**2
+    for leaf, members in enumerate(tree.members):
+        least = squares[:, members].amin(1).float()
+        assert tree._could_hold(leaf, rows, seen, least * (1 + 1e-6)).all()
+        if bytes_kept and levels:  # nothing was rounded, so that the test is sharp
+            assert not tree._could_hold(leaf, rows, seen, least * (1 - 1e-4))[least > 0].any()
 
 
 @pytest.mark.parametrize("slack", [0.0, 1.0])

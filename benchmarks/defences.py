@@ -37,7 +37,6 @@ from quasinat.networks import save_classifier, vgg
 from quasinat.networks.pixelcnn import PixelCNN
 
 MEMORY_GOAL, LARGE_BATCH, LARGE, SMALL_BATCH, SMALL = 2e9, 16, 224, 64, 32
-SLOW = ("crop-ensemble",)  # whose transformation is one of its views
 
 
 def learned_in(folder: Path, images: torch.Tensor) -> dict[str, str]:

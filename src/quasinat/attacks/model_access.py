@@ -30,12 +30,18 @@ def attacking(
     check_labels(labels, len(images))
     if targets is not None:
         check_labels(targets, len(images), "target")
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+        wanted = None if targets is None else targets.detach().clone()
+        yield images.detach().clone(), Goal(labels.detach().clone(), wanted)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Holds a model in evaluation mode; every submodule gets its own training flag back, also after an error."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with torch.inference_mode(False), torch.enable_grad():
-            wanted = None if targets is None else targets.detach().clone()
-            yield images.detach().clone(), Goal(labels.detach().clone(), wanted)
+        yield
     finally:
         for module, training in modes:
             module.training = training

@@ -1,13 +1,13 @@
 """Feature squeezing: fewer levels, the median, non-local means; and the detector that asks all of them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from quasinat.arrays import Images, Logits, PerImage
+from quasinat.attacks.model_access import evaluating
 from quasinat.defences.bit_depth import BitDepth
 from quasinat.defences.detector import Detector
 from quasinat.defences.filters import MedianFilter
@@ -131,7 +131,7 @@ class JointDetector(Detector):
 
     def scores(self, images: Images) -> PerImage:
         """The largest change of the class probabilities, in the l1 norm."""
-        with _evaluating(self.classifier):
+        with evaluating(self.classifier):
             original = self._probabilities(images)
             changes = [(original - self._probabilities(squeezer(images))).abs().sum(1) for squeezer in self.squeezers]
         return torch.stack(changes).amax(0)
@@ -139,15 +139,3 @@ class JointDetector(Detector):
     def _probabilities(self, images: Images) -> Logits:
         logits: Logits = self.classifier(images)
         return logits.softmax(1)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Holds a model in evaluation mode; every submodule gets its own flag back."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

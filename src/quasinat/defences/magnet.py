@@ -9,7 +9,6 @@ the rest is reformed and classified:
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 
 from quasinat.arrays import Images, Logits, PerImage
 from quasinat.attacks.checks import check_count, check_logits, check_number
+from quasinat.attacks.model_access import evaluating
 from quasinat.defences.detector import Detector
 from quasinat.defences.magnet_autoencoder import MagnetAutoencoder
 from quasinat.defences.transformation import Transformation
@@ -128,7 +128,7 @@ class ProbabilityDivergence(Detector):
 
     def scores(self, images: Images) -> PerImage:
         """The divergence between the class probabilities of each image and of its reconstruction."""
-        with _evaluating(self.classifier):
+        with evaluating(self.classifier):
             first, second = self.classifier(images), self.classifier(reform(images, self.autoencoder))
         for logits in (first, second):
             check_logits(logits, torch.zeros(len(images), dtype=torch.int64, device=logits.device))
@@ -211,15 +211,3 @@ def mnist_detectors(first: MagnetAutoencoder, second: MagnetAutoencoder) -> Magn
         second: of the plan "mnist-2".
     """
     return MagnetDetectors(ReconstructionError(first, p=2), ReconstructionError(second, p=1))
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Holds a module in evaluation mode; every part of it gets its own flag back."""
-    modes: list[tuple[nn.Module, bool]] = [(part, part.training) for part in module.modules()]
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from quasinat.arrays import Images
-from quasinat.attacks.checks import check_images
-from quasinat.errors import InputError, UsageError
+from quasinat.defences.image_bounds import check_input
+from quasinat.errors import UsageError
 
 LEAST_SIDE = 32
 
@@ -37,11 +37,7 @@ class Transformation(nn.Module):
             InputError: images that are not `B C H W`, finite and in [0, 1], or too small; names the image.
             UsageError: a gradient is wanted and none is named.
         """
-        check_images(images)
-        if min(images.shape[2:]) < self.least_side:
-            height, width = images.shape[2:]
-            problem = f"images of {height} x {width} pixels are too small for {type(self).__name__}"
-            raise InputError(problem, f"give at least {self.least_side} a side")
+        check_input(images, type(self).__name__, self.least_side)
         if self.differentiable:
             return self.transform(images)
         if torch.is_grad_enabled() and images.requires_grad:

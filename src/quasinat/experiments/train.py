@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from quasinat.arrays import Images, Labels
-from quasinat.attacks import Budget, pgd
 from quasinat.data import Dataset, subset
 from quasinat.data.draws import generator_for
+from quasinat.defences import train_on_pgd
 from quasinat.errors import InputError, UsageError
 from quasinat.evaluation import Accuracy, accuracy, code_fingerprint, provenance
 from quasinat.experiments.devices import device_named
@@ -22,7 +21,7 @@ from quasinat.experiments.train_settings import TrainSettings
 from quasinat.experiments.transforms import NamedTransform
 from quasinat.experiments.workspace import Step, Workspace
 from quasinat.networks import PLANS, VGG, save_classifier, vgg
-from quasinat.training import train_adversarially, train_classifier
+from quasinat.training import train_classifier
 from quasinat.training.checkpoint import digest
 
 CHUNK = 256  # images projected together: what an interruption loses of them at most
@@ -210,16 +209,8 @@ def _fitted(
             "checkpoint": workspace.steps / "training.safetensors",
         }
         if settings.kind == "adversarial":
-            perturb = partial(_attacked, budget=settings.budget, steps=settings.steps)
-            attack = {name: settings.as_json()[name] for name in ("budget", "steps")}
-            train_adversarially(
-                network, images, labels, perturb=perturb, share=settings.share, fingerprint=attack, **shared
-            )
+            attack: dict[str, Any] = {"budget": settings.budget, "steps": settings.steps, "share": settings.share}
+            train_on_pgd(network, images, labels, **attack, **shared)
         else:
             train_classifier(network, images, labels, **shared)
     return network, losses
-
-
-def _attacked(network: nn.Module, images: Images, labels: Labels, *, seed: int, budget: Budget, steps: int) -> Images:
-    """PGD's images, from one random start."""
-    return pgd(network, images, labels, budget=budget, steps=steps, seed=seed).images

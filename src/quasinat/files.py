@@ -89,11 +89,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path} is damaged ({error})", "delete it and make it again") from None
 
 
-def write_npz(path: Path, arrays: Mapping[str, Tensor]) -> None:
-    """Writes a compressed NumPy archive whole or not at all; it is read without pickle."""
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes tensors and plain arrays as a compressed NumPy archive, whole or not at all; no pickle reads it."""
     import numpy as np
 
-    values: dict[str, Any] = {name: value.detach().cpu().numpy() for name, value in arrays.items()}
+    values: dict[str, Any] = {
+        name: value.detach().cpu().numpy() if isinstance(value, Tensor) else value for name, value in arrays.items()
+    }
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:

@@ -31,7 +31,7 @@ from quasinat.experiments.models import digest
 from quasinat.experiments.progress import Progress, Silent
 from quasinat.experiments.strata_report import check_fit, held_out
 from quasinat.experiments.workspace import Step, Workspace
-from quasinat.files import write_atomically, write_json
+from quasinat.files import write_json, write_npz
 from quasinat.layer import SparseTransformationLayer
 from quasinat.networks import VGG
 
@@ -262,21 +262,16 @@ def _noisy_images(images: int, settings: CertifySettings) -> int:
 
 
 def _write_outcomes(path: Path, labels: Labels, outcomes: Mapping[str, tuple[Certificates, Streams]]) -> None:
-    """Per-image outcomes of every row; plain arrays, which numpy reads without pickle."""
+    """Per-image outcomes of every row, as plain arrays."""
     import numpy as np
 
     proven, counts = zip(*outcomes.values(), strict=True)
     arrays: dict[str, Any] = {
         "rows": np.array(list(outcomes)),
-        "label": labels.numpy(),
-        "class": torch.stack([each.classes for each in proven]).numpy(),
-        "radius": torch.stack([each.radii for each in proven]).numpy(),
-        "abstained": torch.stack([each.abstained for each in proven]).numpy(),
-        **{stream: torch.stack([each[stream] for each in counts]).numpy() for stream in get_args(Stream)},
+        "label": labels,
+        "class": torch.stack([each.classes for each in proven]),
+        "radius": torch.stack([each.radii for each in proven]),
+        "abstained": torch.stack([each.abstained for each in proven]),
+        **{stream: torch.stack([each[stream] for each in counts]) for stream in get_args(Stream)},
     }
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # a name would gain a suffix
-            np.savez_compressed(file, **arrays)
-
-    write_atomically(path, write)
+    write_npz(path, arrays)

@@ -21,6 +21,8 @@ import torch
 import defences_pixel_defend
 import defences_quilting
 import defences_tvm
+from attacks import machine
+from defences_goals import MEMORY_GOAL, goals
 from quasinat.defences import (
     build_patch_bank,
     learn_magnet,
@@ -31,12 +33,12 @@ from quasinat.defences import (
     save_pixelcnn,
 )
 from quasinat.defences.registry import DEFENCES, NEEDS, defence_from
-from quasinat.evaluation import peak_memory, provenance
+from quasinat.evaluation import peak_memory
 from quasinat.files import write_json
 from quasinat.networks import save_classifier, vgg
 from quasinat.networks.pixelcnn import PixelCNN
 
-MEMORY_GOAL, LARGE_BATCH, LARGE, SMALL_BATCH, SMALL = 2e9, 16, 224, 64, 32
+LARGE_BATCH, LARGE, SMALL_BATCH, SMALL = 16, 224, 64, 32
 
 
 def learned_in(folder: Path, images: torch.Tensor) -> dict[str, str]:
@@ -100,7 +102,7 @@ def measure(root: Path | None, rounds: int) -> dict[str, Any]:
             }
             print(name, rates[name], file=sys.stderr)
     return {
-        "provenance": provenance(),
+        "machine": machine(),
         "load": os.getloadavg()[0],
         "images": {"source": source, "memory batch": LARGE_BATCH},
         "memory goal": MEMORY_GOAL,
@@ -109,36 +111,6 @@ def measure(root: Path | None, rounds: int) -> dict[str, Any]:
         "quilting": defences_quilting.measure(root, rounds),
         "pixel-defend": defences_pixel_defend.measure(root, rounds),
     }
-
-
-def goals(result: dict[str, Any]) -> str:
-    """The goals with their figures, as Markdown; a pure function of the results."""
-    most = max(result["defences"].items(), key=lambda pair: pair[1]["memory, bytes"])
-    slowest = max(
-        result["quilting"][which]["quilting an image"]["exact, one by one"]["seconds"]
-        for which in ("8-bit images", "noisy images")
-    )
-    faster = result["pixel-defend"]["times faster"]
-    lines = ["| what | goal | figure | met |", "| --- | --- | --- | --- |"]
-    for case, of in result["tvm"]["cases"].items():
-        for row, figure in of["ours"].items():
-            times, count = figure["times faster"], result["tvm"]["images"]["count"]
-            lower = {name: figure[name]["at most theirs"] for name in ("ART's sum", "our sum")}
-            met = times >= 50 and all(number == count for number in lower.values())
-            sums = ", ".join(f"{name} {number} of {count}" for name, number in lower.items())
-            what = f"TVM, {case}, {row}: times faster than ART (at most theirs: {sums})"
-            lines.append(f"| {what} | >= 50 | {times:.1f} | {_yes(met)} |")
-    lines += [
-        f"| quilting at 224 px, seconds an image | < 0.5 | {slowest:.3f} | {_yes(slowest < 0.5)} |",
-        f"| PixelDefend at 32 px, times faster than full passes | >= 20 | {faster:.1f} | {_yes(faster >= 20)} |",
-        f"| most memory, 16 images of 224 px ({most[0]}), GB | < 2 | {most[1]['memory, bytes'] / 1e9:.2f} | "
-        f"{_yes(most[1]['memory, bytes'] < MEMORY_GOAL)} |",
-    ]
-    return "\n".join(lines)
-
-
-def _yes(met: bool) -> str:
-    return "yes" if met else "**no**"
 
 
 def main() -> None:

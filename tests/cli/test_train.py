@@ -14,8 +14,10 @@ from data.tiny_cifar10 import tiny_cifar10, write_batch
 from layers import stratified, universal
 from quasinat import cli
 from quasinat.artefact import file_digest, read_artefact, read_card, write_artefact
-from quasinat.attacks import Linf, pgd
+from quasinat.attacks import Dissimilarity, Linf, pgd
 from quasinat.data import cifar10
+from quasinat.defences import train_on_fgsm
+from quasinat.experiments.train_settings import KINDS
 from quasinat.layer import SparseTransformationLayer
 from quasinat.networks import VGG, load_classifier, vgg
 from quasinat.training import train_adversarially, train_classifier
@@ -89,7 +91,8 @@ def test_vanilla_is_plain_training(data: list[str], tmp_path: Path, capsys: pyte
     assert (made["data"], made["images"], made["fingerprint"]) == ("cifar10", 50, digest(images))
     assert (made["transform"], made["device"], made["settings"]["seed"]) == (None, "cpu", 3)
     assert made["settings"] | {"kind": "vanilla", "epochs": 2, "learning_rate": 0.01} == made["settings"]
-    assert not {"budget", "steps", "share", "copies", "root"} & made["settings"].keys()
+    plain = {"kind", "data", "image_size", "colour", "convert", "train_per_class", "network", "epochs", "batch_size"}
+    assert made["settings"].keys() == plain | {"learning_rate", "noise", "seed"}
     assert {"torch", "code", "platform"} <= made.keys()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v.safetensors"]
 
@@ -168,26 +171,64 @@ def test_no_test_image_has_a_part_in_the_weights(data: list[str], layer: Path, t
         assert same(tmp_path / f"{kind}-1", load_classifier(tmp_path / f"{kind}-2"))
 
 
+def test_fgsm_of_a_thermometer_is_trained_and_said(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "f"
+    encoded = ["--encoding", "thermometer", "--levels", "8"]
+    assert train("fgsm", out, *data, *OPTIONS, "--budget", "dissimilarity:0.05", *encoded, "--json") == 0
+    network = vgg("vgg-small", classes=10, channels=3, seed=3, encoding="thermometer", levels=8)
+    assert same(out, train_on_fgsm(network, *training_half(data), budget=Dissimilarity(0.05), share=0.5, **FIT))
+    assert load_classifier(out).options == {"encoding": "thermometer", "levels": 8}
+    settings = read_card(out)["provenance"]["settings"]
+    used = {"kind": "fgsm", "budget": "dissimilarity:0.05", "share": 0.5, "encoding": "thermometer", "levels": 8}
+    assert settings | used == settings
+    report = json.loads(capsys.readouterr().out)
+    assert report | {"file": str(out), "kind": "fgsm"} == report
+
+
+def test_distilled_prints_both_trainings_losses(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("distilled", tmp_path / "d", *data, *OPTIONS, "--temperature", "20", "--json") == 0
+    report, made = json.loads(capsys.readouterr().out), read_card(tmp_path / "d")["provenance"]
+    for name in ("losses", "teacher_losses"):
+        assert len(report[name]) == 2
+        assert report[name] == made[name]
+
+
 def test_a_part_of_the_training_images(data: list[str], tmp_path: Path) -> None:
     assert train("vanilla", tmp_path / "v", *data, *OPTIONS, "--train-per-class", "2") == 0
     made = read_card(tmp_path / "v")["provenance"]
     assert (made["images"], made["test"]["n"]) == (20, 10)
 
 
-@pytest.mark.parametrize("kind", ["vanilla", "retrained", "adversarial"])
+@pytest.mark.parametrize(
+    ("kind", "stop_at", "state", "left"),
+    [
+        ("vanilla", 7, "training", 5 + 1),  # in the second epoch of five batches: the epoch again, and the end
+        ("retrained", 7, "training", 5 + 1),
+        ("adversarial", 7, "training", 5 + 1),
+        ("distilled", 7, "teacher", 5 + 1 + 10 + 1),  # then the student
+        ("distilled", 10 + 1 + 7, "student", 1 + 5 + 1),  # the teacher is read, and ends
+    ],
+)
 def test_after_ctrl_c_the_same_command_goes_on(
     kind: str,
+    stop_at: int,
+    state: str,
+    left: int,
     data: list[str],
     layer: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    kinds: dict[str, list[object]] = {"vanilla": [], "retrained": ["--layer", layer], "adversarial": list(ATTACK)}
-    command: list[object] = [*data, *OPTIONS, *kinds[kind]]
+    kinds: dict[str, list[object]] = {"retrained": ["--layer", layer], "adversarial": list(ATTACK)}
+    command: list[object] = [*data, *OPTIONS, *kinds.get(kind, [])]
     out = tmp_path / "out"
     assert train(kind, tmp_path / "whole", *command) == 0
-    zero_grad, calls, stop_at = torch.optim.Optimizer.zero_grad, 0, 7  # in the second epoch of five batches
+    zero_grad, calls = torch.optim.Optimizer.zero_grad, 0
 
     def counted(self: torch.optim.Optimizer, set_to_none: bool = True) -> None:
         nonlocal calls
@@ -201,13 +242,13 @@ def test_after_ctrl_c_the_same_command_goes_on(
     assert train(kind, out, *command) == 130
     captured = capsys.readouterr()
     assert captured.err.strip().splitlines()[-1] == "quasinat: interrupted; the same command continues where it can"
-    assert (tmp_path / "out.training" / "steps" / "training.safetensors").is_file()
+    assert (tmp_path / "out.training" / "steps" / f"{state}.safetensors").is_file()
     assert not out.exists()
     assert train(kind, out, *command, "--seed", "4") == 2
     assert "out.training holds a run of other settings or code; choose" in capsys.readouterr().err.splitlines()[-1]
     monkeypatch.setattr(SparseTransformationLayer, "_transform", _only_test_images)
     assert train(kind, out, *command) == 0
-    assert calls == stop_at + 5 + 1  # the second epoch's five batches, and the end
+    assert calls == stop_at + left
     assert out.read_bytes() == (tmp_path / "whole").read_bytes()
     assert not (tmp_path / "out.training").exists()
 
@@ -287,6 +328,22 @@ def test_overwriting_trains_again(data: list[str], tmp_path: Path) -> None:
         ("retrained", ["--copies", "0"], 2, ["--copies 0 is too small; give at least 1"]),
         ("adversarial", ["--budget", "lnf:0.1"], 2, ["unknown budget 'lnf'", "did you mean 'linf'"]),
         ("adversarial", ["--budget", "linf"], 2, ["'linf' is no budget; write one such as linf:8/255"]),
+        ("fgsm", ["--steps", "3"], 2, ["--steps is no option of the training 'fgsm'", "train adversarial or trades"]),
+        ("fgsm", ["--layer", "nowhere"], 2, ["--layer is no option of the training 'fgsm'; leave it out, or"]),
+        ("trades", ["--share", "0.5"], 2, ["--share is no option of the training 'trades'", "adversarial or fgsm"]),
+        ("trades", ["--encoding", "thermometer"], 2, ["--encoding is no option of the training 'trades'"]),
+        ("trades", ["--budget", "l2:0.5"], 2, ["--budget l2:0.5 is no radius of the training 'trades'", "linf:8/255"]),
+        ("trades", ["--budget", "linf:inf"], 2, ["--budget linf:inf is no radius"]),
+        ("trades", ["--beta", "-1"], 2, ["--beta -1.0 is not a finite number >= 0; 6 is usual"]),
+        ("trades", ["--steps", "0"], 2, ["--steps 0 is too small; give at least 1"]),
+        ("saturating", ["--temperature", "20"], 2, ["--temperature is no option", "leave it out, or train distilled"]),
+        ("saturating", ["--penalty", "nan"], 2, ["--penalty nan is not a finite number >= 0; 3 is usual"]),
+        ("distilled", ["--penalty", "1"], 2, ["--penalty is no option", "leave it out, or train saturating"]),
+        ("distilled", ["--temperature", "0"], 2, ["--temperature 0.0 is not a finite number above zero; 100 is"]),
+        ("vanilla", ["--beta", "1"], 2, ["--beta is no option of the training 'vanilla'; leave it out, or train tra"]),
+        ("vanilla", ["--encoding", "termometer"], 2, ["unknown --encoding 'termometer'; did you mean 'thermometer'"]),
+        ("vanilla", ["--levels", "8"], 2, ["--levels is of the thermometer; leave it out, or give --encoding"]),
+        ("fgsm", ["--encoding", "thermometer", "--levels", "1"], 2, ["--levels 1 is not in [2, 256]; 16 is usual"]),
         ("adversarial", ["--steps", "0"], 2, ["--steps 0 is too small; give at least 1"]),
         ("adversarial", ["--share", "1.5"], 2, ["--share 1.5 is not in [0, 1]"]),
         ("vanilla", ["--noise", "nan"], 2, ["--noise nan is not a finite number >= 0"]),
@@ -368,5 +425,6 @@ def test_images_too_small_for_the_network_are_refused(tmp_path: Path, capsys: py
 def test_the_help_has_an_example_of_each_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["train", "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    for kind in ("vanilla", "retrained", "adversarial"):
+    for kind in KINDS:
         assert f"quasinat train {kind} --" in printed
+    assert f"{', '.join(KINDS[:-1])} or {KINDS[-1]}" in " ".join(printed.replace("│", " ").split())

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from data.tiny_cifar10 import tiny_cifar10
 from quasinat import cli
 from quasinat.defences.registry import DEFENCES, NEEDS
 from quasinat.errors import InputError, UsageError
-from quasinat.experiments import table_cells, table_run, table_spec
+from quasinat.experiments import table_cells, table_learned, table_run, table_spec
 from quasinat.experiments.table_attacks import column_attack
 from quasinat.experiments.table_learned import LEARNED
 from quasinat.experiments.table_networks import NETWORKS
@@ -21,6 +22,7 @@ from quasinat.experiments.table_run import IMAGE_SETS, places, run_tables
 from quasinat.experiments.table_settings import PRESETS, TableSettings, table_settings
 from quasinat.experiments.table_spec import known_rows, table_named, table_names
 from quasinat.files import read_tensors
+from quasinat.networks import load_classifier
 from quasinat.report.table_sheet import table_markdown
 
 TINY = replace(
@@ -258,3 +260,34 @@ def test_the_command_fills_a_cell_and_prints_the_table(
     assert json.loads((tmp_path / "table5-smoke.json").read_text())["table"] == "table5"
     assert (tmp_path / "table5-smoke.md").is_file()
     assert cli.run([*command, "--device", "cpu", "--shard", "2/1"]) == 2
+
+
+def test_a_thermometer_is_in_good_hands_only_against_both_derivatives(
+    filled: tuple[Path, dict[str, dict[str, Any]]], root: Path
+) -> None:
+    steps = filled[0] / "cifar10-tiny" / "steps"
+    network = load_classifier(filled[0] / "cifar10-tiny" / "networks" / "thermometer.safetensors").eval()
+    labels = table_run.image_set_named("cifar10", root, TINY).test_labels[:2]
+    right = torch.ones(2, dtype=torch.bool)
+    made = []
+    for way in ("", "-nearest"):
+        images = read_tensors(steps / f"pgd-linf-0.031-on-thermometer{way}.safetensors")[0]["images"]
+        right &= network(images).argmax(1) == labels
+        made.append(images)
+    assert not made[0].equal(made[1])
+    assert read_tensors(steps / "cell-white-box-thermometer-pgd-linf-0.031.safetensors")[0]["right"].equal(right)
+
+
+def test_the_worse_of_two_attacks_is_taken_image_by_image() -> None:
+    one, other = (table_cells.Cell(torch.tensor(right)) for right in ([True, True, False], [True, False, True]))
+    assert table_cells._worse(one, other).right.tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("side", [20, 32, 48])
+def test_a_pixelcnn_learns_on_a_crop_of_each_large_image(side: int, generator: torch.Generator) -> None:
+    images = torch.rand(4, 3, side, side + 3, generator=generator)
+    crops = table_learned._cropped(images, 32, generator)
+    assert crops.shape == (4, 3, min(side, 32), min(side + 3, 32))
+    for image, crop in zip(images, crops, strict=True):
+        windows = image.unfold(1, crop.shape[1], 1).unfold(2, crop.shape[2], 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+        assert any(window.equal(crop) for window in windows)

@@ -1,4 +1,4 @@
-"""quasinat train: a classifier, plain, on T of the training images, or adversarially, as a file."""
+"""quasinat train: a classifier, plain, on T of the training images, or as one of the other defences."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,26 @@ On T(x):  quasinat train retrained --layer LAYER.stl --data cifar10 --root DIR -
 
 Of others: quasinat train retrained --defence tvm --data cifar10 --root DIR --out on-tvm.safetensors
 
-Madry:    quasinat train adversarial --budget linf:8/255 --data cifar10 --root DIR --out hardened.safetensors"""
+Madry:    quasinat train adversarial --budget linf:8/255 --data cifar10 --root DIR --out hardened.safetensors
+
+FGSM:     quasinat train fgsm --budget dissimilarity:0.08 --data cifar10 --root DIR --out fgsm.safetensors
+
+TRADES:   quasinat train trades --beta 6 --data cifar10 --root DIR --out trades.safetensors
+
+Bounded:  quasinat train saturating --penalty 3 --data cifar10 --root DIR --out saturating.safetensors
+
+Distilled: quasinat train distilled --temperature 100 --data cifar10 --root DIR --out distilled.safetensors
+
+Encoded:  quasinat train vanilla --encoding thermometer --levels 16 --data cifar10 --root DIR --out bits.safetensors"""
 
 
 def train(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="vanilla, retrained or adversarial.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", help="vanilla, retrained, adversarial, fgsm, trades, saturating or distilled: see below."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The file to write.")],
     data: Annotated[str | None, typer.Option(help="photographs (built in), cifar10 or folder.")] = None,
     root: Annotated[str | None, typer.Option(help="Where the images of cifar10 or folder are.")] = None,
@@ -42,10 +57,22 @@ def train(
     ] = None,
     copies: Annotated[int | None, typer.Option(help="retrained: of the training images, drawn or noisy; 1.")] = None,
     budget: Annotated[
-        str | None, typer.Option(help="adversarial: linf:8/255 (the default), l2:0.5, dissimilarity:0.03 ...")
+        str | None,
+        typer.Option(
+            help="adversarial: linf:8/255 (the default), l2:0.5 ...; trades: linf only; fgsm: dissimilarity:0.08 ..."
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="adversarial: of PGD; 7 by default.")] = None,
-    share: Annotated[float | None, typer.Option(help="adversarial: part of each batch that is attacked; 1.")] = None,
+    steps: Annotated[int | None, typer.Option(help="adversarial: of PGD, 7; trades: of its ascent, 10.")] = None,
+    share: Annotated[
+        float | None, typer.Option(help="adversarial, fgsm: part of each batch that is attacked; 1 and 0.5.")
+    ] = None,
+    beta: Annotated[float | None, typer.Option(help="trades: the weight of the disagreement; 6.")] = None,
+    penalty: Annotated[float | None, typer.Option(help="saturating: the weight of unsaturated units; 3.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="distilled: of teacher and student; 100.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="vanilla, retrained, adversarial, fgsm: thermometer, or none (the default).")
+    ] = None,
+    levels: Annotated[int | None, typer.Option(help="Of the thermometer, 2 to 256; 16 by default.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Of everything: same seed, same numbers.")] = None,
     overwrite: Annotated[
@@ -78,6 +105,11 @@ def train(
         "budget": None if budget is None else budget_from_text(budget),
         "steps": steps,
         "share": share,
+        "beta": beta,
+        "penalty": penalty,
+        "temperature": temperature,
+        "encoding": encoding,
+        "levels": levels,
         "seed": seed,
     }
     settings = TrainSettings(kind, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

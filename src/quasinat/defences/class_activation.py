@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from quasinat.arrays import Images
 from quasinat.attacks.checks import check_count
+from quasinat.attacks.model_access import evaluating
 from quasinat.errors import UsageError
 
 CLASSES = 5
@@ -114,14 +115,10 @@ def check_network(network: nn.Module) -> None:
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[Any]:
-    """The network in evaluation mode; every submodule gets its own flag back."""
+    """The network, checked, in evaluation mode as long as it is used."""
     check_network(network)
-    modes = [(module, module.training) for module in network.modules()]
-    try:
-        yield network.eval()
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(network):
+        yield network
 
 
 def _as_weights(images: Images, parts: Any) -> Images:

@@ -23,6 +23,7 @@ from quasinat.experiments.progress import Progress
 from quasinat.experiments.table_settings import TableSettings
 from quasinat.training.checkpoint import digest
 
+PIXELCNN_SIDE = 32  # pixels; each conditional sees 17 rows up and as many columns to the left
 Learn = Callable[[Images, TableSettings, Path, Progress], None]
 
 
@@ -47,10 +48,13 @@ def _magnet(images: Images, settings: TableSettings, path: Path, progress: Progr
 
 
 def _pixelcnn(images: Images, settings: TableSettings, path: Path, progress: Progress) -> None:
-    drawn = torch.randperm(len(images), generator=generator_for(settings.seed, "pixelcnn"))
+    """On a crop of each image where they are larger than CIFAR-10's: the network reaches no farther."""
+    generator = generator_for(settings.seed, "pixelcnn")
+    drawn = torch.randperm(len(images), generator=generator)[: settings.pixelcnn_images]
+    chosen = _cropped(images[drawn], PIXELCNN_SIDE, generator)
     with progress.task("train the PixelCNN", settings.pixelcnn_epochs) as report:
         network = learn_pixelcnn(
-            images[drawn[: settings.pixelcnn_images]],
+            chosen,
             epochs=settings.pixelcnn_epochs,
             seed=settings.seed,
             checkpoint=path.with_suffix(".checkpoint"),
@@ -58,6 +62,18 @@ def _pixelcnn(images: Images, settings: TableSettings, path: Path, progress: Pro
         )
     save_pixelcnn(network, path, {"settings": settings.as_json()})
     path.with_suffix(".checkpoint").unlink(missing_ok=True)
+
+
+def _cropped(images: Images, side: int, generator: torch.Generator) -> torch.Tensor:
+    """One square of each image, at a place of its own; the whole image where it is no larger."""
+    height, width = (min(side, length) for length in images.shape[2:])
+    tops, lefts = (
+        torch.randint(length - kept + 1, (len(images),), generator=generator).tolist()
+        for length, kept in zip(images.shape[2:], (height, width), strict=True)
+    )
+    return torch.stack(
+        [image[:, y : y + height, x : x + width] for image, y, x in zip(images, tops, lefts, strict=True)]
+    )
 
 
 def _patch_dictionary(images: Images, settings: TableSettings, path: Path, progress: Progress) -> None:

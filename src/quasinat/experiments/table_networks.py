@@ -34,6 +34,12 @@ def _trained(
     return parts.classifier(name, lambda: images, train, epochs=epochs, network=more), None
 
 
+def _control(parts: Parts) -> Guarded:
+    """A second vanilla network: what it withstands of the images made on the first is no defence's merit."""
+    images = parts.data.train_images
+    return parts.classifier("control", lambda: images, seed=parts.settings.seed + 1), None
+
+
 def _fgsm(parts: Parts) -> Guarded:
     return _trained(parts, "adversarial-fgsm", train_on_fgsm, adversarial=True)
 
@@ -91,6 +97,7 @@ def _lid(parts: Parts) -> Guarded:
 
 
 NETWORKS: dict[str, Callable[[Parts], Guarded]] = {
+    "control": _control,
     "fgsm": _fgsm,
     "pgd": _pgd,
     "trades": _trades,

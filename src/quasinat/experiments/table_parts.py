@@ -68,6 +68,7 @@ class Parts:
         *,
         epochs: int | None = None,
         network: Mapping[str, Any] | None = None,
+        seed: int | None = None,
         **options: Any,
     ) -> VGG:
         """The classifier of that name, trained once; interrupted, the training loses at most an epoch.
@@ -76,6 +77,7 @@ class Parts:
             images: of the training half, asked only where it has to be trained.
             train: how; takes `network, images, labels` and the options of `train_classifier`.
             network: options of `vgg` besides the settings'.
+            seed: of weights and batches; the settings' if none is given.
             options: more of `train`.
         """
         if name in self._loaded:
@@ -84,11 +86,12 @@ class Parts:
         path = self._file("networks", name)
         if not path.is_file():
             settings, number = self.settings, epochs or self.settings.epochs
+            seed = settings.seed if seed is None else seed
             blank = vgg(
                 settings.network,
                 classes=self.classes,
                 channels=self.data.train_images.shape[1],
-                seed=settings.seed,
+                seed=seed,
                 **(network or {}),
             )
             half = images().to(self.device)
@@ -98,7 +101,7 @@ class Parts:
                     half,
                     self.data.train_labels.to(self.device),
                     epochs=number,
-                    seed=settings.seed,
+                    seed=seed,
                     checkpoint=path.with_suffix(".checkpoint"),
                     on_epoch=lambda epoch, loss: report(epoch, f"loss {loss:.4f}"),
                     **options,

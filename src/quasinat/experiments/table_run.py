@@ -112,13 +112,14 @@ def run_tables(
     Raises:
         UsageError, InputError: what cannot be run at all; see `places` and `image_set_named`.
     """
-    where, progress = device_named(device), progress or Silent()
     wanted = {place.name for place in _share(places(tables, only), shard)}
     opened: dict[str, Parts] = {}
     results = {}
     for table in tables:
         if table.data not in opened:
-            opened[table.data] = _open(table.data, preset, settings, root, out, where, overwrite, progress)
+            opened[table.data] = open_parts(
+                table.data, preset, settings, root, out, device=device, overwrite=overwrite, progress=progress
+            )
         results[table.name] = _filled(table, preset, opened[table.data], wanted)
         write_json(out / f"{table.name}-{preset}.json", results[table.name])
     return results
@@ -134,19 +135,31 @@ def _share(every: list[Place], shard: tuple[int, int] | None) -> list[Place]:
     return [place for place in every if place.row.key in own]
 
 
-def _open(
+def open_parts(
     data: str,
     preset: str,
     settings: TableSettings,
     root: Path,
     out: Path,
-    device: str,
-    overwrite: bool,
-    progress: Progress,
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Parts:
+    """What the cells of an image set share, in `OUT/<image set>-<preset>/`; made there, or continued.
+
+    Args:
+        data: the image set's name; the other arguments are those of `run_tables`.
+
+    Raises:
+        UsageError: what lies there was made of other images, with other settings or by other code.
+        UsageError, InputError: see `image_set_named`.
+    """
+    where = device_named(device)
     images = image_set_named(data, root, settings)
-    mark = {"data": images.fingerprint(), "settings": settings.as_json(), "code": code_fingerprint(), "device": device}
-    return Parts(images, settings, Workspace(out / f"{data}-{preset}", mark, overwrite=overwrite), progress, device)
+    mark = {"data": images.fingerprint(), "settings": settings.as_json(), "code": code_fingerprint(), "device": where}
+    workspace = Workspace(out / f"{data}-{preset}", mark, overwrite=overwrite)
+    return Parts(images, settings, workspace, progress or Silent(), where)
 
 
 def _filled(table: Table, preset: str, parts: Parts, wanted: set[str]) -> dict[str, Any]:

@@ -1,27 +1,28 @@
-"""A classifier from an image set to a file: trained plainly, on T(x) or adversarially; it can be interrupted."""
+"""A classifier from an image set to a file, by any of the trainings; it can be interrupted."""
 
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from quasinat.arrays import Images, Labels
 from quasinat.data import Dataset, subset
 from quasinat.data.draws import generator_for
-from quasinat.defences import train_on_pgd
 from quasinat.errors import InputError, UsageError
 from quasinat.evaluation import Accuracy, accuracy, code_fingerprint, provenance
 from quasinat.experiments.devices import device_named
 from quasinat.experiments.progress import Progress, Silent
 from quasinat.experiments.strata_report import image_set
 from quasinat.experiments.train_settings import TrainSettings
+from quasinat.experiments.trainings import TRAININGS
 from quasinat.experiments.transforms import NamedTransform
 from quasinat.experiments.workspace import Step, Workspace
 from quasinat.networks import PLANS, VGG, save_classifier, vgg
-from quasinat.training import train_classifier
 from quasinat.training.checkpoint import digest
 
 CHUNK = 256  # images projected together: what an interruption loses of them at most
@@ -34,16 +35,19 @@ class Trained:
     Attributes:
         test: for `retrained`, of T(x).
         losses: the mean training loss of each epoch.
+        teacher_losses: of `distilled`: its teacher's.
     """
 
     network: VGG
     test: Accuracy
     losses: tuple[float, ...]
     device: str
+    teacher_losses: tuple[float, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The numbers, as JSON holds them."""
-        return {"test": asdict(self.test), "losses": list(self.losses), "device": self.device}
+        taught = {"teacher_losses": list(self.teacher_losses)} if self.teacher_losses else {}
+        return {"test": asdict(self.test), "losses": list(self.losses), **taught, "device": self.device}
 
 
 def train(
@@ -103,9 +107,9 @@ def train(
         test = project("test", test)
     measured = accuracy(network, test.to(where), data.test_labels.to(where))
     network = network.cpu()
-    save_classifier(out, network, {**made, "losses": losses, "test": asdict(measured), **provenance()})
+    save_classifier(out, network, {**made, **losses, "test": asdict(measured), **provenance()})
     shutil.rmtree(workspace.folder, ignore_errors=True)
-    return Trained(network, measured, tuple(losses), where)
+    return Trained(network, measured, device=where, **{name: tuple(values) for name, values in losses.items()})
 
 
 def check_wanted(kind: str, option: str | None) -> None:
@@ -189,28 +193,40 @@ def _projected(
 
 def _fitted(
     settings: TrainSettings, classes: int, images: Images, labels: Labels, workspace: Workspace, progress: Progress
-) -> tuple[VGG, list[float]]:
-    """The classifier, trained where the images are, and the mean loss of each epoch."""
-    network = vgg(settings.network, classes=classes, channels=images.shape[1], seed=settings.seed).to(images.device)
-    losses: list[float] = []
-    with progress.task(f"train the {settings.kind} classifier", settings.epochs) as report:
+) -> tuple[VGG, dict[str, list[float]]]:
+    """The classifier, trained where the images are; the mean loss of each epoch as `losses`, and `teacher_losses`."""
+    losses: dict[str, list[float]] = {}
 
-        def on_epoch(epoch: int, loss: float) -> None:
-            losses.append(loss)
-            report(epoch, f"epoch {epoch} of {settings.epochs}, loss {loss:.4f}")
+    def fit(
+        train: Callable[..., nn.Module],
+        *,
+        role: str = "classifier",
+        network: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> VGG:
+        built = vgg(
+            settings.network, classes=classes, channels=images.shape[1], seed=settings.seed, **(network or {})
+        ).to(images.device)
+        heard = losses.setdefault("teacher_losses" if role == "teacher" else "losses", [])
+        with progress.task(f"train the {settings.kind} {role}", settings.epochs) as report:
 
-        shared: dict[str, Any] = {
-            "epochs": settings.epochs,
-            "batch_size": settings.batch_size,
-            "learning_rate": settings.learning_rate,
-            "noise": 0.0 if settings.kind == "retrained" else settings.noise,  # it is in front of T there
-            "seed": settings.seed,
-            "on_epoch": on_epoch,
-            "checkpoint": workspace.steps / "training.safetensors",
-        }
-        if settings.kind == "adversarial":
-            attack: dict[str, Any] = {"budget": settings.budget, "steps": settings.steps, "share": settings.share}
-            train_on_pgd(network, images, labels, **attack, **shared)
-        else:
-            train_classifier(network, images, labels, **shared)
-    return network, losses
+            def on_epoch(epoch: int, loss: float) -> None:
+                heard.append(loss)
+                report(epoch, f"epoch {epoch} of {settings.epochs}, loss {loss:.4f}")
+
+            train(
+                built,
+                images,
+                labels,
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                noise=0.0 if settings.kind == "retrained" else settings.noise,  # it is in front of T there
+                seed=settings.seed,
+                on_epoch=on_epoch,
+                checkpoint=workspace.steps / f"{'training' if role == 'classifier' else role}.safetensors",
+                **options,
+            )
+        return built
+
+    return TRAININGS[settings.kind](fit, **settings.own), losses

@@ -10,20 +10,31 @@ from setuptools import Extension, setup
 FLAGS = (
     ["/O2", "/std:c++17"]
     if sys.platform == "win32"
-    else ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-pthread"]
+    else ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-pthread"]
 )
+
+
+def kernel(module: str, *sources: str) -> Extension:
+    """An extension module of plain C functions."""
+    return Extension(
+        module,
+        [f"src/quasinat/{source}.cpp" for source in sources],
+        extra_compile_args=FLAGS,
+        extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
+        define_macros=[("Py_LIMITED_API", "0x030B0000")],
+        py_limited_api=True,
+        optional=True,
+    )
+
 
 setup(
     ext_modules=[
-        Extension(
+        kernel(
             "quasinat.sparse_coding._kernels._coordinate_descent",
-            [f"src/quasinat/sparse_coding/_kernels/{name}.cpp" for name in ("coordinate_descent", "statistics")],
-            extra_compile_args=FLAGS,
-            extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
-            define_macros=[("Py_LIMITED_API", "0x030B0000")],
-            py_limited_api=True,
-            optional=True,
-        )
+            "sparse_coding/_kernels/coordinate_descent",
+            "sparse_coding/_kernels/statistics",
+        ),
+        kernel("quasinat.defences._kernels._total_variation", "defences/_kernels/total_variation"),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

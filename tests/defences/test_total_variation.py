@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from quasinat.data import photographs
+from quasinat.defences._kernels import binding
 from quasinat.defences.total_variation import (
     TotalVariation,
     inpainted,
@@ -272,3 +273,57 @@ def test_a_module_refuses_small_images_and_unnamed_gradients() -> None:
         TotalVariation()(torch.rand(1, 3, 31, 40))
     with pytest.raises(UsageError, match="no gradient is named"):
         TotalVariation()(torch.rand(1, 3, 32, 32).requires_grad_())
+
+
+needs_kernel = pytest.mark.skipif(binding.library() is None, reason="the total-variation kernel is not built")
+
+
+def with_tensors(images: Tensor, kept: Tensor, **options: float) -> Tensor:
+    """The iteration in tensors, whatever there is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(binding, "takes", lambda _: False)
+        return inpainted(images, kept, **options)
+
+
+@needs_kernel
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 2e-6), (torch.float64, 1e-14)])
+@pytest.mark.parametrize("shape", [(3, 3, 48, 48), (2, 1, 33, 47), (1, 2, 9, 100), (1, 1, 2, 3), (1, 1, 1, 1)])
+@pytest.mark.parametrize(("weight", "steps"), [(0.03, 100), (0.3, 3), (0.03, 57)])
+def test_the_kernel_does_what_the_tensors_do(
+    dtype: torch.dtype, near: float, shape: tuple[int, ...], weight: float, steps: int, generator: torch.Generator
+) -> None:
+    images = torch.rand(shape, dtype=dtype, generator=generator)
+    images[:1] = images[:1] / 16 + 0.4  # a flat image stops sooner than a rough one
+    kept = kept_values(images, 0.5, 0) * (1 + torch.rand(shape, dtype=dtype, generator=generator))
+    options = {"weight": weight, "steps": steps, "tolerance": 1e-4}
+    assert binding.takes(images)
+    torch.testing.assert_close(
+        inpainted(images, kept, **options), with_tensors(images, kept, **options), rtol=0, atol=near
+    )
+
+
+@needs_kernel
+def test_the_kernel_gives_the_same_on_any_number_of_threads(photos: Tensor) -> None:
+    kept, before = kept_values(photos, 0.5, 0), torch.get_num_threads()
+    made = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            made.append(inpainted(photos, kept, weight=0.03, steps=30, tolerance=0.0))
+    finally:
+        torch.set_num_threads(before)
+    assert made[0].equal(made[1])
+    alone = inpainted(photos[1:2], kept[1:2], weight=0.03, steps=30, tolerance=0.0)
+    assert made[0][1:2].equal(alone)
+
+
+def test_without_the_kernel_the_tensors_serve(photos: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = total_variation(photos)
+    monkeypatch.setattr(binding, "library", lambda: None)
+    assert not binding.takes(photos)
+    torch.testing.assert_close(total_variation(photos), usual, rtol=0, atol=1e-9)
+
+
+def test_the_kernel_leaves_other_tensors_alone() -> None:
+    assert not binding.takes(torch.zeros(1, 1, 8, 8, dtype=torch.float16))
+    assert not binding.takes(torch.zeros(1, 1, 8, 8, device="meta"))

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from quasinat.arrays import Images, PerImage, PerImageBool
 from quasinat.attacks.checks import check_count, check_number
+from quasinat.defences._kernels import binding
 from quasinat.defences.draws import Seed, drawn
 from quasinat.defences.transformation import Transformation
 from quasinat.errors import UsageError
@@ -130,11 +131,17 @@ def inpainted(images: Images, kept: Images, *, weight: float, steps: int, tolera
     weighs twice as much (the same sum, for images that are constant on the squares), found in the same way: holes are
     filled and flat regions levelled where it costs least.
 
+    On a CPU a compiled kernel does the same, a few times sooner, where it was built.
+
     Args:
         images: `B C H W`; any finite values where `kept` is 0.
         kept: the mask, of the images' shape, or any weights of at least 0. Where a channel keeps nothing it becomes 0.
         weight, steps, tolerance: see `total_variation`.
     """
+    if binding.takes(images):
+        threads = torch.get_num_threads()
+        options = binding.Options(weight, REACH, tolerance, steps, COARSE_STEPS, CHECK, LEAST_SIDE, threads)
+        return binding.inpainted(images, kept, options)
     result = torch.empty_like(images, memory_format=torch.contiguous_format)
     piece = max(1, PIECES.get(images.device.type, 2**24) // max(1, images.shape[1:].numel()))
     grid: _Grid | None = None

@@ -1,0 +1,1 @@
+"""The compiled kernel of total-variation minimisation; `binding.py` calls it."""

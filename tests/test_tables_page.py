@@ -1,0 +1,70 @@
+"""docs/tables.md shows what the committed result files say."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from quasinat.experiments.table_spec import table_named, table_names
+from quasinat.files import read_json
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        spec = importlib.util.spec_from_file_location("tables_page", ROOT / "benchmarks" / "tables_page.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def test_the_page_is_that_of_the_result_files(tables: ModuleType) -> None:
+    measured = tables.sections(ROOT)
+    assert tables.update(PAGE, measured) == PAGE
+    for text in measured.values():
+        assert text.strip()
+        assert text.strip() in PAGE
+
+
+def test_an_older_page_would_be_noticed(tables: ModuleType) -> None:
+    measured = tables.sections(ROOT)
+    older = {**measured, "table1": measured["table1"].replace("MagNet", "MugNet", 1)}
+    assert tables.update(PAGE, older) != PAGE
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_a_result_file_has_every_row_and_what_the_paper_prints(name: str, tables: ModuleType) -> None:
+    result, table = read_json(ROOT / "results" / "tables" / f"{name}-{tables.PRESET}.json"), table_named(name)
+    assert [row["key"] for row in result["rows"]] == [row.key for row in table.all_rows]
+    assert tuple(result["columns"]) == table.columns
+    for row in result["rows"]:
+        assert row["paper"] == dict(table.paper.get(row["key"], {}))
+        assert "failed" not in {cell["status"] for cell in row["cells"].values()}
+
+
+def test_the_order_is_by_the_mean_over_the_attacks_and_without_detectors(tables: ModuleType) -> None:
+    def row(key: str, clean: float, *attacked: float, flagged: bool = False) -> dict:
+        more = {"flagged": 0.5} if flagged else {}
+        values = dict(zip(("clean", "a", "b"), (clean, *attacked), strict=True))
+        cells = {column: {"status": "done", "value": value, **more} for column, value in values.items()}
+        return {"key": key, "label": key.upper(), "cells": cells}
+
+    rows = [row("none", 0.9, 0.0, 0.2), row("x", 0.5, 0.4, 0.6), row("stl", 0.9, 0.2, 0.4)]
+    rows += [row("lid", 0.9, 0.9, 0.9, flagged=True), row("y", 0.9, 0.1, 0.1)]
+    del rows[-1]["cells"]["b"]["value"]
+    rows[-1]["cells"]["b"]["status"] = "not run"
+    result = {"title": "Table 0", "data": {"name": "made"}, "columns": ["clean", "a", "b"], "rows": rows}
+    said = tables.standing(result)
+    assert said == (
+        "**Table 0** (made, 3 rows): first are X 50.0 %, STL 30.0 %, NONE 10.0 %; STL 30.0 % (place 2); NONE 10.0 %."
+    )

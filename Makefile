@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard src/quasinat/sparse_coding/_kernels/*.cpp)
+BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard src/quasinat/*/_kernels/*.cpp)
 ARGS ?=
 
 .PHONY: demo bench test install install-dev format clean

@@ -59,12 +59,14 @@ def test_the_order_is_by_the_mean_over_the_attacks_and_without_detectors(tables:
         cells = {column: {"status": "done", "value": value, **more} for column, value in values.items()}
         return {"key": key, "label": key.upper(), "cells": cells}
 
-    rows = [row("none", 0.9, 0.0, 0.2), row("x", 0.5, 0.4, 0.6), row("stl", 0.9, 0.2, 0.4)]
-    rows += [row("lid", 0.9, 0.9, 0.9, flagged=True), row("y", 0.9, 0.1, 0.1)]
+    rows = [row("none", 0.9, 0.0, 0.2), row("tvm", 0.5, 0.4, 0.6), row("stl", 0.9, 0.2, 0.4)]
+    rows += [row("control", 0.9, 0.3, 0.4), row("trades", 0.4, 0.4, 0.4)]
+    rows += [row("lid", 0.9, 0.9, 0.9, flagged=True), row("jpeg", 0.9, 0.1, 0.1)]
     del rows[-1]["cells"]["b"]["value"]
     rows[-1]["cells"]["b"]["status"] = "not run"
     result = {"title": "Table 0", "data": {"name": "made"}, "columns": ["clean", "a", "b"], "rows": rows}
     said = tables.standing(result)
     assert said == (
-        "**Table 0** (made, 3 rows): first are X 50.0 %, STL 30.0 %, NONE 10.0 %; STL 30.0 % (place 2); NONE 10.0 %."
+        "**Table 0** (made, 5 rows): first are TVM 50.0 %, TRADES 40.0 %, CONTROL 35.0 %; STL 30.0 % (place 4); "
+        "NONE 10.0 % and CONTROL 35.0 %, which 1 of 2 input transformations exceed."
     )

@@ -10,16 +10,16 @@ from setuptools import Extension, setup
 FLAGS = (
     ["/O2", "/std:c++17"]
     if sys.platform == "win32"
-    else ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-pthread"]
+    else ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-pthread"]
 )
 
 
-def kernel(module: str, *sources: str) -> Extension:
-    """An extension module of plain C functions."""
+def kernel(module: str, *sources: str, more: tuple[str, ...] = ()) -> Extension:
+    """An extension module of plain C functions, with more flags for the compiler."""
     return Extension(
         module,
         [f"src/quasinat/{source}.cpp" for source in sources],
-        extra_compile_args=FLAGS,
+        extra_compile_args=[*FLAGS, *more],
         extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
         define_macros=[("Py_LIMITED_API", "0x030B0000")],
         py_limited_api=True,
@@ -34,7 +34,11 @@ setup(
             "sparse_coding/_kernels/coordinate_descent",
             "sparse_coding/_kernels/statistics",
         ),
-        kernel("quasinat.defences._kernels._total_variation", "defences/_kernels/total_variation"),
+        kernel(
+            "quasinat.defences._kernels._total_variation",
+            "defences/_kernels/total_variation",
+            more=() if sys.platform == "win32" else ("-fno-math-errno",),  # or no square root is vectorised
+        ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -42,7 +42,8 @@ def rates(result: dict[str, Any]) -> str:
     for name, of in sorted(result["defences"].items(), key=lambda pair: -pair[1]["224 px"]):
         speeds = " | ".join(_speed(of[size]) for size in ("32 px", "224 px"))
         lines.append(f"| `{name}` | {speeds} | {of['memory, bytes'] / 1e9:.2f} |")
-    return "\n".join(lines)
+    busy = f"Load of the machine after these: {result['load']:.1f}"
+    return "\n".join([*lines, "", f"{busy}; at the goals: {result['load at the goals']:.1f}."])
 
 
 def _speed(rate: float) -> str:

@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from defences_goals import goals, rates
 from quasinat.experiments.table_spec import known_rows
 from quasinat.report.table_sheet import table_markdown
+from robustness_page import machine_line
 from table import update
 
 TABLES = ("table1", "table2a", "table2b", "table4", "table5", "table6a", "table6b", "table8a", "table8b")
@@ -56,9 +58,10 @@ def sections(root: Path) -> dict[str, str]:
         return values
 
     results = {name: read(f"tables/{name}-{PRESET}.json") for name in TABLES}
+    speed = read("performance/defences.json")
     parts = {"in short": in_short(results)}
     parts |= {name: table_markdown(result).partition("\n\n")[2] for name, result in results.items()}
-    return parts
+    return parts | {"speed": f"{goals(speed)}\n\n{rates(speed)}\n\n{machine_line(speed)}"}
 
 
 if __name__ == "__main__":

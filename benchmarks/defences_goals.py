@@ -35,16 +35,9 @@ def _yes(met: bool) -> str:
     return "yes" if met else "**no**"
 
 
-def rates(result: dict[str, Any]) -> str:
-    """Every transformation's rate and memory, as Markdown; a pure function of the results."""
-    lines = ["| transformation | images/s, 32 px | images/s, 224 px | GB, 16 images of 224 px |"]
-    lines.append("| --- | ---: | ---: | ---: |")
-    for name, of in sorted(result["defences"].items(), key=lambda pair: -pair[1]["224 px"]):
-        speeds = " | ".join(_speed(of[size]) for size in ("32 px", "224 px"))
-        lines.append(f"| `{name}` | {speeds} | {of['memory, bytes'] / 1e9:.2f} |")
-    busy = f"Load of the machine after these: {result['load']:.1f}"
-    return "\n".join([*lines, "", f"{busy}; at the goals: {result['load at the goals']:.1f}."])
-
-
-def _speed(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+def memory(result: dict[str, Any]) -> str:
+    """What every transformation allocates, as Markdown; a pure function of the results."""
+    lines = ["| transformation | GB, 16 images of 224 px |", "| --- | ---: |"]
+    for name, of in sorted(result["defences"].items(), key=lambda pair: -pair[1]["memory, bytes"]):
+        lines.append(f"| `{name}` | {of['memory, bytes'] / 1e9:.2f} |")
+    return "\n".join(lines)

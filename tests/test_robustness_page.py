@@ -1,13 +1,12 @@
 """docs/robustness.md shows what the committed result files say, and they are what the page says they are."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+from pages import page_module
 from quasinat.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,16 +16,7 @@ WHITE_BOX = ROOT / "results" / "white-box"
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        spec = importlib.util.spec_from_file_location("robustness_page", ROOT / "benchmarks" / "robustness_page.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
+    return page_module("robustness_page")
 
 
 def test_the_page_is_that_of_the_result_files(tables: ModuleType) -> None:

@@ -1,13 +1,12 @@
 """docs/space.md shows what the committed result files say, and the defaults are what they recommend."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+from pages import page_module
 from quasinat.files import read_json
 from quasinat.layer import SparseTransformationLayer
 from quasinat.sparse_coding import Dictionary, project_filters
@@ -18,16 +17,7 @@ PAGE = (ROOT / "docs" / "space.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        spec = importlib.util.spec_from_file_location("space_page", ROOT / "benchmarks" / "space_page.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
+    return page_module("space_page")
 
 
 def test_the_page_is_that_of_the_result_files(tables: ModuleType) -> None:

@@ -1,12 +1,11 @@
 """docs/tables.md shows what the committed result files say."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from pages import page_module
 from quasinat.experiments.table_spec import table_named, table_names
 from quasinat.files import read_json
 
@@ -16,16 +15,7 @@ PAGE = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        spec = importlib.util.spec_from_file_location("tables_page", ROOT / "benchmarks" / "tables_page.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
+    return page_module("tables_page")
 
 
 def test_the_page_is_that_of_the_result_files(tables: ModuleType) -> None:

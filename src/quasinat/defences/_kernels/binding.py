@@ -45,10 +45,13 @@ def takes(images: Tensor) -> bool:
     return images.device.type == "cpu" and images.dtype in SUFFIXES and library() is not None
 
 
-def inpainted(images: Tensor, kept: Tensor, options: Options) -> Tensor:
-    """The minimiser for images and a mask `B C H W` of one dtype that the kernel takes, on the CPU."""
+def inpainted(images: Tensor, kept: Tensor, options: Options, out: Tensor | None = None) -> Tensor:
+    """The minimiser for images and a mask `B C H W` of one dtype that the kernel takes, on the CPU.
+
+    `out` is contiguous and of the images' shape and dtype, and may be `kept`.
+    """
     images, kept = images.contiguous(), kept.to(images.dtype).contiguous()
-    result, shape = torch.empty_like(images), (c_int64 * 4)(*images.shape)
+    result, shape = torch.empty_like(images) if out is None else out, (c_int64 * 4)(*images.shape)
     if not images.numel():
         return result
     failed = getattr(library(), f"quasinat_total_variation_{SUFFIXES[images.dtype]}")(

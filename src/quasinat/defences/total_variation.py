@@ -104,7 +104,7 @@ def kept_values(images: Images, drop: float, seed: Seed) -> Images:
     bits = torch.empty(-(-shape.numel() // 4), dtype=torch.int64)
     numbers = bits.view(torch.int16)[: shape.numel()].view(shape)
     for mask, generator in zip(kept, generators(images, seed, "total variation"), strict=True):
-        bits.random_(-(2**63), None, generator=generator)
+        torch.randint(-(2**63), 2**63 - 1, bits.shape, generator=generator, out=bits)
         torch.ge(numbers, threshold, out=mask)
     return kept.to(images.device)
 

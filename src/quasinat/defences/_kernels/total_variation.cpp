@@ -66,45 +66,48 @@ INLINE void project(Real *RESTRICT right, Real *RESTRICT down, const Real *RESTR
   }
 }
 
-// div p of a row; `above` is the row of `down` above it (null for the first), at whose end `right` is 0.
-template <class Real>
-INLINE void diverge(Real *RESTRICT out, const Real *RESTRICT right, const Real *RESTRICT down,
-                    const Real *RESTRICT above, int64_t width) {
-  if (above) {
-    for (int64_t x = 0; x < width; ++x) out[x] = right[x] + down[x] - right[x - 1] - above[x];
-  } else {
-    out[0] = right[0] + down[0];
-    for (int64_t x = 1; x < width; ++x) out[x] = right[x] + down[x] - right[x - 1];
-  }
+// div p at x of a row; at the end of the row above it `right` is 0.
+template <class Real> INLINE Real diverge(const Real *right, const Real *down, const Real *above, int64_t x) {
+  return right[x] + down[x] - right[x - 1] - above[x];
 }
 
 // z of a row, from div p as it is and as it was; column by column, the square of what it moved is added to `squares`.
 template <class Real>
-INLINE void move(Real *RESTRICT z, const Real *RESTRICT fresh, Real *RESTRICT flow, const Real *RESTRICT share,
-                 const Real *RESTRICT pull, int64_t width, Real twice_reach, Real *RESTRICT squares) {
+INLINE void move(Real *RESTRICT z, Real *RESTRICT flow, const Real *RESTRICT right, const Real *RESTRICT down,
+                 const Real *RESTRICT above, const Real *RESTRICT share, const Real *RESTRICT pull, int64_t width,
+                 Real twice_reach, Real *RESTRICT squares) {
   for (int64_t x = 0; x < width; ++x) {
-    const Real next = pull[x] + share[x] * (z[x] + twice_reach * (fresh[x] - Real(0.5) * flow[x]));
+    const Real fresh = diverge(right, down, above, x);
+    const Real next = pull[x] + share[x] * (z[x] + twice_reach * (fresh - Real(0.5) * flow[x]));
     if (squares) squares[x] += (next - z[x]) * (next - z[x]);
     z[x] = next;
-    flow[x] = fresh[x];
+    flow[x] = fresh;
   }
 }
 
-// One plane on one grid: the mask m, m x, z, p, and div p as it was in the last step.
+// One plane on one grid: the mask m, m x, z, p, and div p as it was in the last step. Above the first row of p is one of
+// zeros; all else is written before it is read.
 template <class Real> struct Plane {
   int64_t height = 0, width = 0;
-  std::unique_ptr<Real[]> kept, data, share, pull, z, right, down, flow, row, squares;  // written before they are read
+  const Real *kept = nullptr;
+  std::unique_ptr<Real[]> mask, data, share, pull, z, rights, downs, flow, row, squares;
+  Real *right = nullptr, *down = nullptr;
 
   void resize(int64_t tall, int64_t wide) {
     height = tall, width = wide;
-    for (auto *values : {&kept, &data, &share, &pull, &z, &right, &down, &flow}) values->reset(new Real[tall * wide]);
+    for (auto *values : {&data, &share, &pull, &z, &flow}) values->reset(new Real[tall * wide]);
+    for (auto *values : {&rights, &downs}) {
+      values->reset(new Real[(tall + 1) * wide]);
+      std::fill_n(values->get(), wide, Real(0));
+    }
+    right = rights.get() + wide, down = downs.get() + wide;
     for (auto *values : {&row, &squares}) values->reset(new Real[wide]);
   }
 };
 
 template <class Real> INLINE void load(Plane<Real> &plane, Real tau) {
   const int64_t count = plane.height * plane.width;
-  const Real *RESTRICT kept = plane.kept.get(), *RESTRICT data = plane.data.get();
+  const Real *RESTRICT kept = plane.kept, *RESTRICT data = plane.data.get();
   Real *RESTRICT share = plane.share.get(), *RESTRICT pull = plane.pull.get();
   for (int64_t i = 0; i < count; ++i) {
     share[i] = Real(1) / (1 + tau * kept[i]);
@@ -116,17 +119,16 @@ template <class Real> INLINE void load(Plane<Real> &plane, Real tau) {
 // it a row behind, so that a plane is read from memory once for all of them.
 template <class Real> INLINE double run(Plane<Real> &plane, int64_t steps, Real sigma, Real twice_reach, bool asked) {
   const int64_t width = plane.width, height = plane.height;
-  Real *RESTRICT fresh = plane.row.get(), *RESTRICT squares = plane.squares.get();
+  Real *squares = plane.squares.get();
   std::fill_n(squares, width, Real(0));
   for (int64_t wave = 0; wave < height + steps - 1; ++wave)
     for (int64_t step = std::max<int64_t>(0, wave - height + 1); step < std::min(steps, wave + 1); ++step) {
       const int64_t y = wave - step;
       Real *z = &plane.z[y * width], *right = &plane.right[y * width], *down = &plane.down[y * width];
-      Real *RESTRICT flow = &plane.flow[y * width];
       const Real *share = &plane.share[y * width], *pull = &plane.pull[y * width];
       project(right, down, z, y + 1 < height ? z + width : nullptr, width, sigma);
-      diverge(fresh, right, down, y ? down - width : nullptr, width);
-      move(z, fresh, flow, share, pull, width, twice_reach, asked && step + 1 == steps ? squares : nullptr);
+      move(z, &plane.flow[y * width], right, down, down - width, share, pull, width, twice_reach,
+           asked && step + 1 == steps ? squares : nullptr);
     }
   return std::accumulate(squares, squares + width, 0.0);
 }
@@ -190,8 +192,8 @@ template <class Real> struct Pyramid {
       const int64_t H = plane.height, W = plane.width;
       for (int64_t y = 0; y < H; ++y) plane.right[y * W + W - 1] = 0;
       std::fill_n(&plane.down[(H - 1) * W], W, Real(0));
-      for (int64_t y = 0; y < H; ++y)
-        diverge(&plane.flow[y * W], &plane.right[y * W], &plane.down[y * W], y ? &plane.down[(y - 1) * W] : nullptr, W);
+      Real *RESTRICT flow = plane.flow.get();
+      for (int64_t i = 0; i < H * W; ++i) flow[i] = diverge(plane.right, plane.down, plane.down - W, i);
     }
   }
 
@@ -214,12 +216,14 @@ template <class Real> struct Pyramid {
       for (int64_t c = 0; c < channels; ++c) {
         Plane<Real> &plane = levels[level][c];
         if (level == 0) {
-          std::copy_n(kept + c * size, size, plane.kept.get());
+          plane.kept = kept + c * size;
           for (int64_t i = 0; i < size; ++i) plane.data[i] = images[c * size + i] * plane.kept[i];
         } else {
           const Plane<Real> &finer = levels[level - 1][c];
           halve(finer.data.get(), finer.height, finer.width, plane.data.get(), plane.width);
-          halve(finer.kept.get(), finer.height, finer.width, plane.kept.get(), plane.width);
+          if (!plane.mask) plane.mask.reset(new Real[plane.height * plane.width]);
+          plane.kept = plane.mask.get();
+          halve(finer.kept, finer.height, finer.width, plane.mask.get(), plane.width);
         }
         load(plane, Real(options.reach / std::ldexp(options.weight, int(level))));
       }
@@ -228,8 +232,8 @@ template <class Real> struct Pyramid {
       const int64_t count = plane.height * plane.width;
       for (int64_t i = 0; i < count; ++i) sum += plane.data[i], weights += plane.kept[i];
       std::fill_n(plane.z.get(), count, sum / std::max(weights, Real(1e-6)));
-      std::fill_n(plane.right.get(), count, Real(0));
-      std::fill_n(plane.down.get(), count, Real(0));
+      std::fill_n(plane.right, count, Real(0));
+      std::fill_n(plane.down, count, Real(0));
     }
     for (size_t level = levels.size(); level-- > 0;) {
       if (level + 1 < levels.size())

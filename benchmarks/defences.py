@@ -96,13 +96,18 @@ def resident(field: str) -> int:
 
 def measure(root: Path | None, rounds: int) -> dict[str, Any]:
     """All of it."""
+    rates = of_each(root, [name for name in DEFENCES if name != "stl"])
+    return {"memory goal": MEMORY_GOAL, "defences": rates, **with_goals(root, rounds)}
+
+
+def of_each(root: Path | None, names: list[str]) -> dict[str, Any]:
+    """Rates, memory, and how busy the machine was, of some transformations."""
     torch.set_num_threads(2)
-    _, large, source = defences_quilting.bank_and_images(root)
+    _, large, _ = defences_quilting.bank_and_images(root)
     small = torch.nn.functional.interpolate(large, (SMALL, SMALL), mode="area").repeat(
         SMALL_BATCH // len(large), 1, 1, 1
     )
-    names = [name for name in DEFENCES if name != "stl"]
-    rates: dict[str, dict[str, float]] = {}
+    rates: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         paths = learned_in(Path(folder), large)
         for name in names:
@@ -112,14 +117,9 @@ def measure(root: Path | None, rounds: int) -> dict[str, Any]:
                 f"{LARGE} px": rate(name, artefact, large[:2]),
                 "memory, bytes": memory(name, artefact),
             }
+            rates[name]["load"] = os.getloadavg()[0]
             print(name, rates[name], file=sys.stderr)
-    return {
-        "load": os.getloadavg()[0],
-        "images": {"source": source, "memory batch": LARGE_BATCH},
-        "memory goal": MEMORY_GOAL,
-        "defences": rates,
-        **with_goals(root, rounds),
-    }
+    return rates
 
 
 def with_goals(root: Path | None, rounds: int) -> dict[str, Any]:
@@ -141,16 +141,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--goals-of", type=Path, metavar="FILE", help="measure the goals of speed alone; the rest is FILE's"
+        "--again", type=Path, metavar="FILE", help="measure the goals of speed alone; the rest is FILE's"
     )
+    parser.add_argument("--defences", nargs="+", default=[], help="with --again: these once more, instead of the goals")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--artefact", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.memory_of:
         print(own_memory(chosen.memory_of, chosen.artefact))
         return
-    if chosen.goals_of:
-        result = read_json(chosen.goals_of) | with_goals(chosen.root, chosen.rounds)
+    if chosen.again:
+        result = dict(read_json(chosen.again))
+        if chosen.defences:
+            result["defences"] = {**result["defences"], **of_each(chosen.root, chosen.defences)}  # type: ignore[dict-item]
+        else:
+            result |= with_goals(chosen.root, chosen.rounds)
     else:
         result = measure(chosen.root, chosen.rounds)
     if chosen.out:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from defences_goals import goals, memory
+from defences_goals import costs, goals
 from quasinat.experiments.table_spec import known_rows
 from quasinat.report.table_sheet import table_markdown
 from robustness_page import machine_line
@@ -61,7 +61,7 @@ def sections(root: Path) -> dict[str, str]:
     speed = read("performance/defences.json")
     parts = {"in short": in_short(results)}
     parts |= {name: table_markdown(result).partition("\n\n")[2] for name, result in results.items()}
-    return parts | {"speed": f"{goals(speed)}\n\n{memory(speed)}\n\n{machine_line(speed)}"}
+    return parts | {"speed": f"{goals(speed)}\n\n{costs(speed)}\n\n{machine_line(speed)}"}
 
 
 if __name__ == "__main__":

@@ -27,3 +27,12 @@ def real_data() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip("real data: set QUASINAT_DATA to a folder with cifar-10-batches-py")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def mobilenet_weights() -> Path:
+    """The file of a MobileNetV2's weights; the test is skipped, visibly, where none is named."""
+    path = os.environ.get("QUASINAT_WEIGHTS")
+    if not path or not Path(path).is_file():
+        pytest.skip("weights: set QUASINAT_WEIGHTS to a safetensors file of MobileNetV2")
+    return Path(path)

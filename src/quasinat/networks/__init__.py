@@ -1,6 +1,7 @@
 """Classifiers with their normalisation inside."""
 
 from quasinat.networks.classifier_file import load_classifier, save_classifier
+from quasinat.networks.mobilenet import MobileNetV2, load_mobilenet, mobilenet, of_classes
 from quasinat.networks.normalise import Normalise
 from quasinat.networks.saturating import SaturatedLinear, distance_from_saturation, saturation_penalty, unsaturated
 from quasinat.networks.thermometer import Thermometer, read_thermometer, thermometer, with_backward
@@ -11,11 +12,15 @@ __all__ = [
     "ENCODINGS",
     "PLANS",
     "VGG",
+    "MobileNetV2",
     "Normalise",
     "SaturatedLinear",
     "Thermometer",
     "distance_from_saturation",
     "load_classifier",
+    "load_mobilenet",
+    "mobilenet",
+    "of_classes",
     "read_thermometer",
     "saturation_penalty",
     "save_classifier",

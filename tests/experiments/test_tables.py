@@ -63,9 +63,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def filled(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """Four tables of CIFAR-10, whole."""
+    """Four tables of CIFAR-10, whole; the first with a control of the layer besides its rows."""
     out = tmp_path_factory.mktemp("out")
     tables = [table_named(name) for name in ("table1", "table4", "table5", "table8a")]
+    tables[0] = replace(tables[0], more=(*tables[0].more, known_rows()["stl-control"]))
     return out, run_tables(tables, "tiny", TINY, root, out, device="cpu")
 
 
@@ -96,7 +97,7 @@ def test_every_table_is_one_of_the_papers_and_its_rows_are_known() -> None:
 
 def test_every_row_names_what_exists() -> None:
     for row in known_rows().values():
-        assert (row.defence is None) or (row.network is None)
+        assert [row.defence, row.network, row.control_of].count(None) >= 2
         if row.network is not None:
             assert row.network in NETWORKS
         if row.defence is not None:
@@ -112,9 +113,15 @@ def test_every_row_names_what_exists() -> None:
 def test_every_cell_can_be_filled(filled: tuple[Path, dict[str, dict[str, Any]]]) -> None:
     _, results = filled
     for name, result in results.items():
-        assert [row["key"] for row in result["rows"]] == [row.key for row in table_named(name).all_rows]
+        keys = [row["key"] for row in result["rows"] if row["key"] != "stl-control"]
+        assert keys == [row.key for row in table_named(name).all_rows]
+        matched = set(table_named(name).matched.values())
         for row in result["rows"]:
+            assert list(row["cells"]) == list(table_named(name).all_columns)
             for column, cell in row["cells"].items():
+                if column in matched and cell["status"] == "none":
+                    assert "of the clean images right; no attack brings it to" in cell["reason"]
+                    continue
                 assert cell["status"] == "done", (name, row["key"], column, cell)
                 assert cell["n"] == (2 if result["threat"] == "white-box" else 10)
                 assert 0 <= cell["low"] <= cell["value"] <= cell["high"] <= 1
@@ -131,10 +138,46 @@ def test_a_cell_is_what_its_images_say(filled: tuple[Path, dict[str, dict[str, A
     assert strengths["bim-0.03"]["dissimilarity"] <= 0.03 + 1e-5
 
 
+def test_a_matched_attack_leaves_the_vanilla_network_what_the_paper_prints(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that has six of ten images right and keeps four, brought to five: the same directions, less far."""
+    table = replace(table_named("table1"), paper={"none": {"clean": 0.9, "fgsm-0.08": 0.5, "bim-0.03": 0.5}})
+    assert table.matched == {"fgsm-0.08": "fgsm-0.08@0.5", "bim-0.03": "bim-0.03@0.5"}
+    settings = replace(TINY, epochs=40, bim_steps=10)
+    result = run_tables([table], "tiny", settings, root, tmp_path, only="none", device="cpu")["table1"]
+    cells, used = result["rows"][0]["cells"], result["strengths"]
+    assert cells["clean"]["value"] > 0.5
+    for stated, column in table.matched.items():
+        assert cells[column]["value"] == used[column]["accuracy"]
+        assert cells[column]["value"] == pytest.approx(0.5, abs=0.1 + 1e-6)
+        assert 0 < used[column]["share"] < 1
+        assert used[column]["dissimilarity"] < used[stated]["dissimilarity"]
+        assert used[column]["dissimilarity"] == pytest.approx(
+            used[column]["share"] * float(stated.rpartition("-")[2]), rel=0.1
+        )
+    page = table_markdown(result)
+    assert "**Strength-matched**" in page
+    assert "| fgsm-0.08, matched |" in page
+
+
+def test_a_control_is_the_retrained_network_without_the_transformation(
+    filled: tuple[Path, dict[str, dict[str, Any]]], root: Path
+) -> None:
+    folder = filled[0] / "cifar10-tiny"
+    network = load_classifier(folder / "networks" / "on-stl.safetensors").eval()
+    images = read_tensors(folder / "steps" / "fgsm-0.08-on-vanilla.safetensors")[0]["images"]
+    labels = table_run.image_set_named("cifar10", root, TINY).test_labels
+    right = read_tensors(folder / "steps" / "cell-retrained-stl-control-fgsm-0.08.safetensors")[0]["right"]
+    assert right.equal(network(images).argmax(1) == labels)
+
+
 def test_the_tables_meet_the_same_vanilla_classifier_and_images(filled: tuple[Path, dict[str, dict[str, Any]]]) -> None:
     _, results = filled
     first, fifth = ({row["key"]: row["cells"] for row in results[name]["rows"]} for name in ("table1", "table5"))
     for column, cell in first["none"].items():
+        if cell["status"] == "none":
+            continue
         assert cell | {"seconds": 0} == fifth["none"][column] | {"seconds": 0}
     assert results["table1"]["strengths"] == results["table5"]["strengths"]
 
@@ -145,7 +188,7 @@ def test_the_same_call_again_computes_nothing(
     out, results = filled
     monkeypatch.setattr(table_run, "cell", lambda *_: pytest.fail("a cell was computed again"))
     again = run_tables([table_named("table1")], "tiny", TINY, root, out, device="cpu")
-    assert again["table1"] == results["table1"]
+    assert again["table1"]["rows"] == results["table1"]["rows"][:-1]
 
 
 def test_a_run_that_is_stopped_goes_on_and_ends_the_same(
@@ -200,7 +243,8 @@ def test_a_page_has_ours_with_its_interval_and_the_papers(filled: tuple[Path, di
     page = table_markdown(result)
     row = next(row for row in result["rows"] if row["key"] == "magnet")
     cell = row["cells"]["pgd-linf-0.031"]
-    assert f"{100 * cell['value']:.1f} ± {50 * (cell['high'] - cell['low']):.1f} (10)" in page
+    apart = f"{100 * (cell['value'] - 0.1):+.0f}".replace("-", "−")
+    assert f"{100 * cell['value']:.1f} ± {50 * (cell['high'] - cell['low']):.1f} (10, {apart})" in page
     assert "| *TRADES* |" in page
     assert "flagged" in page
     assert "cifar10, 50 training and 10 test images of 3 × 32 × 32; vgg-small" in page

@@ -6,11 +6,13 @@ import typer
 
 import quasinat
 from quasinat.cli.certify import certify
+from quasinat.cli.data import data
 from quasinat.cli.demo import demo
 from quasinat.cli.evaluate import evaluate
 from quasinat.cli.info import info
 from quasinat.cli.learn_defences import learn
 from quasinat.cli.project import project
+from quasinat.cli.report import report
 from quasinat.cli.run import run
 from quasinat.cli.show import show
 from quasinat.cli.train import train
@@ -28,8 +30,10 @@ app.command()(demo)
 app.command()(evaluate)
 app.command()(info)
 app.command()(project)
+app.command()(report)
 app.command()(run)
 app.command()(train)
+app.add_typer(data, name="data")
 app.add_typer(learn, name="learn")
 app.add_typer(show, name="show")
 

@@ -28,7 +28,7 @@ def run(
     shard: Annotated[str | None, typer.Option(help="i/n: this share of the rows only; then run it without.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells, and run nothing.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int | None, typer.Option(help="Of everything: same seed, same numbers.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything; other than 0 it is part of the files' names.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh where --out holds a run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results instead of the tables.")] = False,
 ) -> None:
@@ -48,8 +48,9 @@ def run(
     names = table_names() if tables == ["all"] else tables
     specified = [table_named(name) for name in names]
     settings = table_settings(preset)
-    if seed is not None:
-        settings = replace(settings, seed=seed)
+    label = preset
+    if seed:
+        settings, label = replace(settings, seed=seed), f"{preset}-seed-{seed}"
     if dry_run:
         for place in places(specified, only):
             print(f"{place.table.name}  {place.row.key}/{place.column}")
@@ -57,7 +58,7 @@ def run(
     with Bars() as bars:
         results = run_tables(
             specified,
-            preset,
+            label,
             settings,
             root,
             out,
@@ -68,7 +69,7 @@ def run(
             progress=bars,
         )
     for name, result in results.items():
-        write_text(out / f"{name}-{preset}.md", table_markdown(result))
+        write_text(out / f"{name}-{label}.md", table_markdown(result))
     if as_json:
         print(json.dumps(results))
     else:

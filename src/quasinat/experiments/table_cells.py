@@ -16,7 +16,7 @@ from quasinat.errors import UsageError
 from quasinat.experiments.columns import CLEAN
 from quasinat.experiments.table_networks import NETWORKS
 from quasinat.experiments.table_parts import Parts, right
-from quasinat.experiments.table_spec import Row
+from quasinat.experiments.table_spec import Row, known_rows
 from quasinat.networks import Thermometer, with_backward
 from quasinat.sparse_coding import Identity
 
@@ -49,6 +49,10 @@ def cell(parts: Parts, row: Row, column: str, threat: str) -> Cell:
             raise UsageError(f"{row.label} is a network of its own", "see the table of retrained classifiers")
         model, detector = NETWORKS[row.network](parts)
         return judged(model, detector, images, parts, clean=column == CLEAN)
+    if row.control_of is not None:
+        if threat == "vanilla":
+            raise UsageError(f"{row.label} is a network of its own", "see the table of retrained classifiers")
+        return Cell(right(parts.retrained(known_rows()[row.control_of]), images, labels, parts.device))
     if row.defence is None:
         return Cell(right(parts.vanilla(), images, labels, parts.device))
     classifier = parts.vanilla() if threat == "vanilla" else parts.retrained(row)
@@ -88,6 +92,8 @@ def _worse(one: Cell, other: Cell) -> Cell:
 def _defended(parts: Parts, row: Row) -> tuple[nn.Module, Detector | None]:
     if row.network is not None:
         return NETWORKS[row.network](parts)
+    if row.control_of is not None:
+        return parts.retrained(known_rows()[row.control_of]), None
     if row.defence is None:
         return parts.vanilla(), None
     return Defended(parts.transform(row).module, parts.retrained(row)).eval(), None

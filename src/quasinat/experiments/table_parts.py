@@ -14,8 +14,10 @@ import torch
 from torch import nn
 
 from quasinat.arrays import Images, Labels
+from quasinat.attacks import Dissimilarity, held_to
 from quasinat.data import Dataset
 from quasinat.experiments.columns import BATCH, CLEAN, attacked
+from quasinat.experiments.matching import matching
 from quasinat.experiments.progress import Progress
 from quasinat.experiments.table_attacks import column_attack
 from quasinat.experiments.table_learned import LEARNED
@@ -26,6 +28,7 @@ from quasinat.experiments.workspace import Step, Workspace
 from quasinat.networks import VGG, load_classifier, save_classifier, vgg
 from quasinat.training import train_classifier
 
+STEPPED = ("bim",)  # attacks that take another way at another budget; the others go less far on the same one
 CHUNK = 100  # images transformed together: what an interruption loses of them at most
 Train = Callable[..., nn.Module]
 
@@ -152,7 +155,40 @@ class Parts:
 
     def adversarial(self, column: str) -> Images:
         """The test images under a column's attack on the vanilla classifier; themselves for the clean column."""
+        stated, _, target = column.partition("@")
+        if target:
+            return self.matched(stated, float(target))[0]
         return self.attacked("vanilla", column, self.vanilla, self.data.test_images, self.labels())
+
+    def matched(self, column: str, target: float) -> tuple[Images, dict[str, Any]]:
+        """The test images under an attack that leaves the vanilla classifier the target, see `matching`.
+
+        Returns:
+            The images, and `share` and `accuracy` of `Matched`.
+        """
+        clean, labels = self.data.test_images, self.labels()
+        name, _, size = column.rpartition("-")
+
+        def at(share: float) -> Images:
+            if share in (0, 1):
+                return clean if share == 0 else self.adversarial(column)
+            if name in STEPPED:
+                attack = column_attack(f"{name}-{share * float(size)}", self.settings, self._learning_half)
+                return attacked(
+                    attack, self.vanilla(), clean.to(self.device), labels.to(self.device), report=lambda _: None
+                ).cpu()
+            return held_to(clean, self.adversarial(column), Dissimilarity(share * float(size)))
+
+        def accuracy(images: Images) -> float:
+            return float(right(self.vanilla(), images, labels, self.device).double().mean())
+
+        def compute() -> Step:
+            with self.progress.task(f"{column} brought to {target:.1%}", 1):
+                found = matching(at, accuracy, target)
+            return {"images": found.images}, {"share": found.share, "accuracy": found.accuracy}
+
+        tensors, values = self.workspace.step(f"{column}@{target}-on-vanilla", compute)
+        return tensors["images"], values
 
     def attacked(
         self, name: str, column: str, model: Callable[[], nn.Module], images: Images, labels: Labels

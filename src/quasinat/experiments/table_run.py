@@ -53,7 +53,7 @@ def places(tables: Sequence[Table], only: str | None = None) -> list[Place]:
     Raises:
         UsageError: no cell is meant.
     """
-    every = [Place(table, row, column) for table in tables for row in table.all_rows for column in table.columns]
+    every = [Place(table, row, column) for table in tables for row in table.all_rows for column in table.all_columns]
     if only is None:
         return every
     wanted_row, _, wanted_column = only.partition("/")
@@ -166,7 +166,7 @@ def _filled(table: Table, preset: str, parts: Parts, wanted: set[str]) -> dict[s
     """The result of one table."""
     rows = []
     for row in table.all_rows:
-        cells = {column: _value(parts, Place(table, row, column), wanted) for column in table.columns}
+        cells = {column: _value(parts, Place(table, row, column), wanted) for column in table.all_columns}
         rows.append(
             {
                 "key": row.key,
@@ -194,6 +194,7 @@ def _filled(table: Table, preset: str, parts: Parts, wanted: set[str]) -> dict[s
             "fingerprint": data.fingerprint(),
         },
         "columns": list(table.columns),
+        "matched": dict(table.matched),
         "rows": rows,
         "strengths": _strengths(table, parts),
     }
@@ -206,7 +207,10 @@ def _value(parts: Parts, place: Place, wanted: set[str]) -> dict[str, Any]:
         return {"status": "not run"}
 
     def compute() -> Step:
-        made = cell(parts, place.row, place.column, place.table.threat)
+        try:
+            made = cell(parts, place.row, place.column, place.table.threat)
+        except UsageError as error:  # the cell has no meaning, which the next run need not find out again
+            return {}, {"none": str(error)}
         tensors = {"right": made.right}
         if made.flagged is not None:
             tensors["flagged"] = made.flagged
@@ -214,10 +218,10 @@ def _value(parts: Parts, place: Place, wanted: set[str]) -> dict[str, Any]:
 
     try:
         tensors, values = parts.workspace.step(place.name, compute)
-    except UsageError as error:
-        return {"status": "none", "reason": str(error)}
     except QuasinatError as error:
         return {"status": "failed", "reason": str(error)}
+    if "none" in values:
+        return {"status": "none", "reason": values["none"]}
     return {"status": "done", **_described(Cell(tensors["right"], tensors.get("flagged"))), **values}
 
 
@@ -233,9 +237,13 @@ def _strengths(table: Table, parts: Parts) -> dict[str, Any]:
     if table.threat == "white-box":
         return {}
     clean = parts.data.test_images
-    made = {
-        column: parts.adversarial(column)
-        for column in table.columns
+    made = [
+        column
+        for column in table.all_columns
         if column != CLEAN and (parts.workspace.steps / f"{column}-on-vanilla.safetensors").is_file()
-    }
-    return {column: strength(images, clean) for column, images in made.items()}
+    ]
+    used: dict[str, Any] = {column: strength(parts.adversarial(column), clean) for column in made}
+    for stated, column in table.matched.items():
+        if column in made:
+            used[column] |= parts.matched(stated, float(column.partition("@")[2]))[1]
+    return used

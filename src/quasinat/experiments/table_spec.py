@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from quasinat.errors import InputError, UsageError, did_you_mean
+from quasinat.experiments.columns import CLEAN
 
 THREATS = ("retrained", "vanilla", "white-box")
 _FOLDER = "tables"
@@ -16,13 +17,15 @@ _SHARED = "rows"
 
 @dataclass(frozen=True)
 class Row:
-    """A defence of the tables: an input transformation or a network; "none" is neither.
+    """A defence of the tables: an input transformation or a network; "none" is neither, and a control is none.
 
     Attributes:
         key, label: its name in the files, and in print.
         defence: a name in `DEFENCES`, with options, of a transformation.
         network: a name in `NETWORKS`, of a classifier that is defended in itself.
         learns: the kind of what a transformation has learned, if any.
+        control_of: the key of a transformation's row whose retrained classifier sees the images as they are: what it
+            withstands is not the transformation's merit.
     """
 
     key: str
@@ -30,6 +33,7 @@ class Row:
     defence: str | None = None
     network: str | None = None
     learns: str | None = None
+    control_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,22 @@ class Table:
         """The paper's and the others, in their order."""
         return (*self.rows, *self.more)
 
+    @property
+    def matched(self) -> Mapping[str, str]:
+        """Of each gray-box attack whose effect on "none" is printed, the column of its strength-matched form.
+
+        That is the column's name with the printed accuracy, as `fgsm-0.08@0.5816`: see `matching`.
+        """
+        printed = {} if self.threat == "white-box" else self.paper.get("none", {})
+        return {
+            column: f"{column}@{printed[column]}" for column in self.columns if column in printed and column != CLEAN
+        }
+
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        """Those at the stated strength and the matched ones."""
+        return (*self.columns, *self.matched.values())
+
 
 def table_names() -> list[str]:
     """The names of all tables."""
@@ -77,6 +97,9 @@ def known_rows() -> dict[str, Row]:
     for key, values in _read(_SHARED).items():
         _check_keys(f"row {key!r}", values, wanted)
         made[key] = Row(key, **values)
+    for row in made.values():
+        if row.control_of is not None and (row.control_of not in made or made[row.control_of].defence is None):
+            raise InputError(f"row {row.key!r} is the control of {row.control_of!r}", "name a transformation's row")
     return made
 
 

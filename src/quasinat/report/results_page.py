@@ -1,0 +1,98 @@
+"""A folder of result files as pages: Markdown, a LaTeX file for each table, and one HTML page, from the files alone."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from quasinat.errors import InputError
+from quasinat.files import read_json, write_text
+from quasinat.report.table_content import Result, blocks_of, described, legend, strengths_of, why_empty
+from quasinat.report.table_latex import table_latex
+from quasinat.report.table_sheet import table_markdown
+
+SCHEMA = 1
+_HERE = Path(__file__).parent
+
+
+def write_results(folder: Path, out: Path) -> list[Path]:
+    """Writes `OUT/results.md`, `OUT/<table>-<preset>.tex` and `OUT/index.html` from the result files below `folder`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: there is no result file of a table below the folder, or one of another schema.
+        OutputError: a page cannot be written.
+    """
+    results = tables_below(folder)
+    pages = {out / f"{result['table']}-{result['preset']}.tex": table_latex(result) for result in results}
+    pages[out / "results.md"] = "\n".join(table_markdown(result) for result in results)
+    pages[out / "index.html"] = results_html(results)
+    for path, text in pages.items():
+        write_text(path, text)
+    return list(pages)
+
+
+def tables_below(folder: Path) -> list[Result]:
+    """The tables' result files below a folder, by table and preset; other JSON files are passed over.
+
+    Raises:
+        InputError: see `write_results`.
+    """
+    found = []
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            content: dict[str, Any] = dict(read_json(path))
+        except (InputError, json.JSONDecodeError):
+            continue
+        if not {"table", "threat", "rows", "columns"} <= content.keys():
+            continue
+        if content.get("schema") != SCHEMA:
+            raise InputError(f"{path} has schema {content.get('schema')}, this version reads {SCHEMA}", "run it again")
+        found.append(content)
+    if not found:
+        raise InputError(f"there is no result file of a table below {folder}", "make one with `quasinat run`")
+    return sorted(found, key=lambda result: (result["table"], result["preset"]))
+
+
+def results_html(results: Sequence[Result]) -> str:
+    """The page, which needs nothing beside it: a pure function of the result files."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    tables = [
+        {
+            "key": f"{result['table']}-{result['preset']}",
+            "title": f"{result['title']}, preset {result['preset']}",
+            "described": described(result),
+            "blocks": blocks_of(result),
+            "legend": legend(result),
+            "reasons": why_empty(result),
+            "strengths": strengths_of(result),
+            "made": made_by(result),
+        }
+        for result in results
+    ]
+    css = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
+    return environment.get_template("results.html").render(css=css, tables=tables)
+
+
+def made_by(result: Result) -> str:
+    """One line: the seed, the code and the libraries that made a result."""
+    made = result["provenance"]
+    return ", ".join(
+        [
+            f"seed {result['settings']['seed']}",
+            *(f"{name} {made[name]}" for name in ("quasinat", "torch", "device") if name in made),
+            *([f"code {str(made['code'])[:12]}"] if "code" in made else []),
+        ]
+    )

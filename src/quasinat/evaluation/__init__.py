@@ -2,6 +2,8 @@
 
 from quasinat.evaluation.accuracy import Accuracy, accuracy, accuracy_of, outcomes, wilson_interval
 from quasinat.evaluation.binarisation import Binarisation, binarisation
+from quasinat.evaluation.calibration import Calibration, calibration
+from quasinat.evaluation.corruptions import CORRUPTIONS, corrupted
 from quasinat.evaluation.image_quality import dissimilarity, largest_difference, psnr
 from quasinat.evaluation.record import code_fingerprint, peak_memory, provenance
 from quasinat.evaluation.smoothing import (
@@ -17,17 +19,21 @@ from quasinat.evaluation.smoothing import (
 )
 
 __all__ = [
+    "CORRUPTIONS",
     "Accuracy",
     "Binarisation",
+    "Calibration",
     "Certificates",
     "accuracy",
     "accuracy_of",
     "average_radius",
     "binarisation",
+    "calibration",
     "certificate",
     "certified_accuracy",
     "certify",
     "code_fingerprint",
+    "corrupted",
     "dissimilarity",
     "largest_difference",
     "largest_radius",

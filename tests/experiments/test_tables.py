@@ -14,6 +14,8 @@ from data.tiny_cifar10 import tiny_cifar10
 from quasinat import cli
 from quasinat.defences.registry import DEFENCES, NEEDS
 from quasinat.errors import InputError, UsageError
+from quasinat.evaluation import CORRUPTIONS, calibration, corrupted, psnr
+from quasinat.evaluation.corruptions import SEVERITIES
 from quasinat.experiments import table_cells, table_learned, table_run, table_spec
 from quasinat.experiments.table_attacks import column_attack
 from quasinat.experiments.table_learned import LEARNED
@@ -22,7 +24,9 @@ from quasinat.experiments.table_run import IMAGE_SETS, places, run_tables
 from quasinat.experiments.table_settings import PRESETS, TableSettings, table_settings
 from quasinat.experiments.table_spec import known_rows, table_named, table_names
 from quasinat.files import read_tensors
+from quasinat.layer import SparseTransformationLayer
 from quasinat.networks import load_classifier
+from quasinat.report.table_figures import map_figure, sweep_figure
 from quasinat.report.table_sheet import table_markdown
 
 TINY = replace(
@@ -63,15 +67,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def filled(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """Four tables of CIFAR-10, whole; the first with a control of the layer besides its rows."""
+    """The tables of CIFAR-10, whole."""
     out = tmp_path_factory.mktemp("out")
-    tables = [table_named(name) for name in ("table1", "table4", "table5", "table8a")]
-    tables[0] = replace(tables[0], more=(*tables[0].more, known_rows()["stl-control"]))
+    tables = [table_named(name) for name in ("table1", "table4", "table5", "table8a", "corruptions")]
     return out, run_tables(tables, "tiny", TINY, root, out, device="cpu")
 
 
 def test_every_table_is_one_of_the_papers_and_its_rows_are_known() -> None:
     assert table_names() == [
+        "corruptions",
+        "figure5",
+        "figure7",
         "table1",
         "table2a",
         "table2b",
@@ -89,10 +95,52 @@ def test_every_table_is_one_of_the_papers_and_its_rows_are_known() -> None:
         keys = [row.key for row in table.all_rows]
         assert len(keys) == len(set(keys))
         for column in table.columns:
-            assert column == "clean" or callable(column_attack(column.replace("universal", "fgsm"), TINY, pytest.fail))
+            kind, _, size = column.rpartition("-")
+            if kind in CORRUPTIONS:
+                assert int(size) in SEVERITIES
+            elif column != "clean":
+                assert callable(column_attack(column.replace("universal", "fgsm"), TINY, pytest.fail))
         for printed in table.paper.values():
             assert set(printed) <= set(table.columns)
             assert all(0 <= value <= 1 for value in printed.values())
+
+
+def test_a_sweep_has_a_row_for_every_value_and_its_layers_differ_in_that_alone(root: Path, tmp_path: Path) -> None:
+    seventh = table_named("figure7")
+    assert [sweep.axis for sweep in seventh.sweeps] == ["K", "S", "M"]
+    assert seventh.sweeps[1].rows[0].learns == "universal layer:filter_size=4"
+    for sweep in (*seventh.sweeps, *table_named("figure5").sweeps):
+        assert len(sweep.rows) == len(sweep.values) == len({row.key for row in sweep.rows})
+    for only in ("S-4", "S-6", "M-2"):
+        result = run_tables([seventh], "tiny", TINY, root, tmp_path, only=only, device="cpu")["figure7"]
+    learned = tmp_path / "cifar10-tiny" / "learned"
+    sides = [
+        SparseTransformationLayer.load(learned / f"universal-layer-filter_size={side}.safetensors").filters.shape[-2:]
+        for side in (4, 6)
+    ]
+    assert sides == [(4, 4), (6, 6)]
+    assert len(SparseTransformationLayer.load(learned / "layer-strata=2.safetensors").filters) == 2
+    assert result["sweeps"]["S"] == [[4, "S-4"], [6, "S-6"], [8, "S-8"], [10, "S-10"], [12, "S-12"]]
+    assert [row["cells"]["clean"]["status"] for row in result["rows"][4:7]] == ["done", "done", "not run"]
+    figure = sweep_figure(result)
+    assert figure is not None
+    assert figure.count("<svg") == 1
+    assert map_figure(result) is None
+
+
+def test_the_psnr_of_a_transformation_is_between_what_it_makes_of_attacked_images_and_the_clean_ones(
+    filled: tuple[Path, dict[str, dict[str, Any]]], root: Path
+) -> None:
+    steps = filled[0] / "cifar10-tiny" / "steps"
+    clean = table_run.image_set_named("cifar10", root, TINY).test_images
+    seen = read_tensors(steps / "median-of-fgsm-0.08-000000.safetensors")[0]["images"]
+    rows = {row["key"]: row["cells"]["fgsm-0.08"] for row in filled[1]["table5"]["rows"]}
+    assert rows["median"]["psnr"] == pytest.approx(float(psnr(seen, clean).mean()), rel=1e-5)
+    assert "psnr" not in rows["none"]
+    assert "psnr" not in rows["resize-pad"]
+    figure = map_figure(filled[1]["table5"])
+    assert figure is not None
+    assert sweep_figure(filled[1]["table5"]) is None
 
 
 def test_every_row_names_what_exists() -> None:
@@ -113,8 +161,7 @@ def test_every_row_names_what_exists() -> None:
 def test_every_cell_can_be_filled(filled: tuple[Path, dict[str, dict[str, Any]]]) -> None:
     _, results = filled
     for name, result in results.items():
-        keys = [row["key"] for row in result["rows"] if row["key"] != "stl-control"]
-        assert keys == [row.key for row in table_named(name).all_rows]
+        assert [row["key"] for row in result["rows"]] == [row.key for row in table_named(name).all_rows]
         matched = set(table_named(name).matched.values())
         for row in result["rows"]:
             assert list(row["cells"]) == list(table_named(name).all_columns)
@@ -172,6 +219,21 @@ def test_a_control_is_the_retrained_network_without_the_transformation(
     assert right.equal(network(images).argmax(1) == labels)
 
 
+def test_corrupted_images_are_those_of_the_severity_and_each_clean_cell_has_its_calibration(
+    filled: tuple[Path, dict[str, dict[str, Any]]], root: Path
+) -> None:
+    steps = filled[0] / "cifar10-tiny" / "steps"
+    images = table_run.image_set_named("cifar10", root, TINY).test_images
+    made = read_tensors(steps / "jpeg-3-on-vanilla.safetensors")[0]["images"]
+    assert made.equal(corrupted(images, "jpeg", 3))
+    result = filled[1]["corruptions"]
+    kept = read_tensors(steps / "cell-retrained-tvm-clean.safetensors")[0]
+    cell = next(row for row in result["rows"] if row["key"] == "tvm")["cells"]["clean"]
+    assert cell["calibration_error"] == pytest.approx(calibration(kept["confidence"], kept["right"]).error)
+    assert f"| TVM | {100 * cell['calibration_error']:.1f} |" in table_markdown(result)
+    assert "jpeg-5" in result["strengths"]
+
+
 def test_the_tables_meet_the_same_vanilla_classifier_and_images(filled: tuple[Path, dict[str, dict[str, Any]]]) -> None:
     _, results = filled
     first, fifth = ({row["key"]: row["cells"] for row in results[name]["rows"]} for name in ("table1", "table5"))
@@ -188,7 +250,7 @@ def test_the_same_call_again_computes_nothing(
     out, results = filled
     monkeypatch.setattr(table_run, "cell", lambda *_: pytest.fail("a cell was computed again"))
     again = run_tables([table_named("table1")], "tiny", TINY, root, out, device="cpu")
-    assert again["table1"]["rows"] == results["table1"]["rows"][:-1]
+    assert again["table1"] == results["table1"]
 
 
 def test_a_run_that_is_stopped_goes_on_and_ends_the_same(
@@ -243,7 +305,7 @@ def test_a_page_has_ours_with_its_interval_and_the_papers(filled: tuple[Path, di
     page = table_markdown(result)
     row = next(row for row in result["rows"] if row["key"] == "magnet")
     cell = row["cells"]["pgd-linf-0.031"]
-    apart = f"{100 * (cell['value'] - 0.1):+.0f}".replace("-", "−")
+    apart = f"{round(100 * (cell['value'] - 0.1)):+d}".replace("-", "−").replace("+0", "0")
     assert f"{100 * cell['value']:.1f} ± {50 * (cell['high'] - cell['low']):.1f} (10, {apart})" in page
     assert "| *TRADES* |" in page
     assert "flagged" in page
@@ -323,7 +385,9 @@ def test_a_thermometer_is_in_good_hands_only_against_both_derivatives(
 
 
 def test_the_worse_of_two_attacks_is_taken_image_by_image() -> None:
-    one, other = (table_cells.Cell(torch.tensor(right)) for right in ([True, True, False], [True, False, True]))
+    sure = torch.tensor([0.5, 0.9, 0.6])
+    pairs = (([True, True, False], sure), ([True, False, True], 1 - sure))
+    one, other = (table_cells.Cell(torch.tensor(right), confidence) for right, confidence in pairs)
     assert table_cells._worse(one, other).right.tolist() == [True, False, False]
 
 

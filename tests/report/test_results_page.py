@@ -55,6 +55,7 @@ def result(table: str = "table1", preset: str = "smoke", **more: Any) -> dict[st
 def test_a_cell_has_ours_its_interval_the_papers_and_the_difference() -> None:
     assert cell_text(cell(0.784), 0.9298) == "78.4 ± 5.0 (93, −15)"
     assert cell_text(cell(0.784), 0.5) == "78.4 ± 5.0 (50, +28)"
+    assert cell_text(cell(0.784), 0.787) == "78.4 ± 5.0 (79, 0)"
     assert cell_text(cell(0.784, flagged=0.25), None) == "78.4 ± 5.0, 25 flagged"
     assert cell_text({"status": "not run"}, 0.5) == "not run (50)"
     assert cell_text({"status": "none", "reason": ""}, None) == "–"

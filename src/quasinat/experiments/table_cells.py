@@ -7,15 +7,16 @@ from functools import partial, reduce
 import torch
 from torch import Tensor, nn
 
-from quasinat.arrays import Images, PerImageBool
+from quasinat.arrays import Images, PerImage, PerImageBool
 from quasinat.attacks import Expectation
 from quasinat.defences import Detector, RegionVote
 from quasinat.defences.transformation import Views, with_seed
 from quasinat.defended import Defended
 from quasinat.errors import UsageError
 from quasinat.experiments.columns import CLEAN
+from quasinat.experiments.measure import mean_psnr
 from quasinat.experiments.table_networks import NETWORKS
-from quasinat.experiments.table_parts import Parts, right
+from quasinat.experiments.table_parts import Parts, answers
 from quasinat.experiments.table_spec import Row, known_rows
 from quasinat.networks import Thermometer, with_backward
 from quasinat.sparse_coding import Identity
@@ -29,10 +30,14 @@ class Cell:
     """Whether each image is in good hands, and whether it was flagged where there is a detector.
 
     `right` is: classified right and, if the image is clean, not flagged; an attacked image that is flagged counts too.
+    `confidence` is the probability that the classifier gives its answer; `psnr`, in dB, is the mean between what a
+    transformation makes of the attacked images and the clean ones (the paper, section 5.4).
     """
 
     right: PerImageBool
+    confidence: PerImage
     flagged: PerImageBool | None = None
+    psnr: float | None = None
 
 
 def cell(parts: Parts, row: Row, column: str, threat: str) -> Cell:
@@ -52,14 +57,16 @@ def cell(parts: Parts, row: Row, column: str, threat: str) -> Cell:
     if row.control_of is not None:
         if threat == "vanilla":
             raise UsageError(f"{row.label} is a network of its own", "see the table of retrained classifiers")
-        return Cell(right(parts.retrained(known_rows()[row.control_of]), images, labels, parts.device))
+        return Cell(*answers(parts.retrained(known_rows()[row.control_of]), images, labels, parts.device))
     if row.defence is None:
-        return Cell(right(parts.vanilla(), images, labels, parts.device))
+        return Cell(*answers(parts.vanilla(), images, labels, parts.device))
     classifier = parts.vanilla() if threat == "vanilla" else parts.retrained(row)
     transform = parts.transform(row)
     if isinstance(transform.module, Views):
-        return Cell(right(Defended(transform.module, classifier).eval(), images, labels, parts.device))
-    return Cell(right(classifier, parts.transformed(row, column, images), labels, parts.device))
+        return Cell(*answers(Defended(transform.module, classifier).eval(), images, labels, parts.device))
+    seen, clean = parts.transformed(row, column, images), parts.data.test_images
+    psnr = mean_psnr(seen, clean) if seen.shape == clean.shape else None  # random resizing makes them larger
+    return Cell(*answers(classifier, seen, labels, parts.device), psnr=psnr)
 
 
 def _white_box(parts: Parts, row: Row, column: str) -> Cell:
@@ -86,7 +93,7 @@ def _ways(model: nn.Module) -> dict[str, nn.Module]:
 
 def _worse(one: Cell, other: Cell) -> Cell:
     flagged = None if one.flagged is None or other.flagged is None else one.flagged & other.flagged
-    return Cell(one.right & other.right, flagged)
+    return Cell(one.right & other.right, torch.maximum(one.confidence, other.confidence), flagged)
 
 
 def _defended(parts: Parts, row: Row) -> tuple[nn.Module, Detector | None]:
@@ -122,11 +129,11 @@ def draws(model: nn.Module) -> bool:
 def judged(model: nn.Module, detector: Detector | None, images: Images, parts: Parts, *, clean: bool) -> Cell:
     """The outcomes of a model, with its detector in front where it has one."""
     labels = parts.labels()[: len(images)]
-    hits = right(model, images, labels, parts.device)
+    hits, confidence = answers(model, images, labels, parts.device)
     if detector is None:
-        return Cell(hits)
+        return Cell(hits, confidence)
     flagged = _in_batches(detector, images, parts.device)
-    return Cell(hits & ~flagged if clean else hits | flagged, flagged)
+    return Cell(hits & ~flagged if clean else hits | flagged, confidence, flagged)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ the same adversarial images, and two tables do not make them twice.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import nn
 from quasinat.arrays import Images, Labels
 from quasinat.attacks import Dissimilarity, held_to
 from quasinat.data import Dataset
+from quasinat.evaluation import CORRUPTIONS, corrupted
 from quasinat.experiments.columns import BATCH, CLEAN, attacked
 from quasinat.experiments.matching import matching
 from quasinat.experiments.progress import Progress
@@ -116,13 +117,21 @@ class Parts:
         return made
 
     def learned(self, kind: str) -> Path:
-        """The file of what a defence learns from the training images, learned once."""
-        path = self._file("learned", kind.replace(" ", "-"))
+        """The file of what a defence learns from the training images, learned once.
+
+        Args:
+            kind: a key of `LEARNED`, perhaps with one of the settings in another way, as "layer:strata=8".
+        """
+        path = self._file("learned", kind.replace(" ", "-").replace(":", "-"))
         if kind == "classifier":
             self.vanilla()
             return self._file("networks", "vanilla")
         if not path.is_file():
-            LEARNED[kind](self.data.train_images, self.settings, path, self.progress)
+            what, _, option = kind.partition(":")
+            name, _, value = option.partition("=")
+            changed: dict[str, Any] = {name: int(value)} if option else {}
+            settings = replace(self.settings, **changed)
+            LEARNED[what](self.data.train_images, settings, path, self.progress)
         return path
 
     def transform(self, row: Row) -> NamedTransform:
@@ -154,11 +163,22 @@ class Parts:
         return torch.cat(parts)
 
     def adversarial(self, column: str) -> Images:
-        """The test images under a column's attack on the vanilla classifier; themselves for the clean column."""
+        """The test images under a column's attack on the vanilla classifier, or corruption; themselves if clean."""
         stated, _, target = column.partition("@")
         if target:
             return self.matched(stated, float(target))[0]
+        name, _, severity = column.rpartition("-")
+        if name in CORRUPTIONS:
+            return self._corrupted(name, int(severity))
         return self.attacked("vanilla", column, self.vanilla, self.data.test_images, self.labels())
+
+    def _corrupted(self, name: str, severity: int) -> Images:
+        """The test images with a corruption, made once."""
+
+        def compute() -> Step:
+            return {"images": corrupted(self.data.test_images, name, severity, seed=self.settings.seed)}, {}
+
+        return self.workspace.step(f"{name}-{severity}-on-vanilla", compute)[0]["images"]
 
     def matched(self, column: str, target: float) -> tuple[Images, dict[str, Any]]:
         """The test images under an attack that leaves the vanilla classifier the target, see `matching`.
@@ -180,7 +200,7 @@ class Parts:
             return held_to(clean, self.adversarial(column), Dissimilarity(share * float(size)))
 
         def accuracy(images: Images) -> float:
-            return float(right(self.vanilla(), images, labels, self.device).double().mean())
+            return float(answers(self.vanilla(), images, labels, self.device)[0].double().mean())
 
         def compute() -> Step:
             with self.progress.task(f"{column} brought to {target:.1%}", 1):
@@ -223,10 +243,12 @@ def _projected(transform: NamedTransform, images: Images) -> Step:
 
 
 @torch.no_grad()
-def right(model: nn.Module, images: Images, labels: Labels, device: str) -> torch.Tensor:
-    """Whether a model is right about each image, in batches; on the CPU."""
-    parts = []
+def answers(model: nn.Module, images: Images, labels: Labels, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whether a model is right about each image, and the probability that it gives its answer; on the CPU."""
+    right, confidence = [], []
     for start in range(0, len(images), BATCH):
         batch = slice(start, start + BATCH)
-        parts.append(model(images[batch].to(device)).argmax(1).cpu() == labels[batch])
-    return torch.cat(parts)
+        most = model(images[batch].to(device)).softmax(1).max(1)
+        right.append(most.indices.cpu() == labels[batch])
+        confidence.append(most.values.cpu())
+    return torch.cat(right), torch.cat(confidence)

@@ -8,7 +8,7 @@ from typing import Any
 
 from quasinat.data import Dataset, load, subset
 from quasinat.errors import QuasinatError, UsageError, did_you_mean
-from quasinat.evaluation import accuracy_of, code_fingerprint, provenance
+from quasinat.evaluation import accuracy_of, calibration, code_fingerprint, provenance
 from quasinat.experiments.columns import CLEAN
 from quasinat.experiments.devices import device_named
 from quasinat.experiments.measure import strength
@@ -195,6 +195,10 @@ def _filled(table: Table, preset: str, parts: Parts, wanted: set[str]) -> dict[s
         },
         "columns": list(table.columns),
         "matched": dict(table.matched),
+        "sweeps": {
+            sweep.axis: [[value, row.key] for value, row in zip(sweep.values, sweep.rows, strict=True)]
+            for sweep in table.sweeps
+        },
         "rows": rows,
         "strengths": _strengths(table, parts),
     }
@@ -211,10 +215,10 @@ def _value(parts: Parts, place: Place, wanted: set[str]) -> dict[str, Any]:
             made = cell(parts, place.row, place.column, place.table.threat)
         except UsageError as error:  # the cell has no meaning, which the next run need not find out again
             return {}, {"none": str(error)}
-        tensors = {"right": made.right}
+        tensors = {"right": made.right, "confidence": made.confidence}
         if made.flagged is not None:
             tensors["flagged"] = made.flagged
-        return tensors, {}
+        return tensors, {} if made.psnr is None else {"psnr": made.psnr}
 
     try:
         tensors, values = parts.workspace.step(place.name, compute)
@@ -222,14 +226,18 @@ def _value(parts: Parts, place: Place, wanted: set[str]) -> dict[str, Any]:
         return {"status": "failed", "reason": str(error)}
     if "none" in values:
         return {"status": "none", "reason": values["none"]}
-    return {"status": "done", **_described(Cell(tensors["right"], tensors.get("flagged"))), **values}
+    return {
+        "status": "done",
+        **_described(Cell(tensors["right"], tensors["confidence"], tensors.get("flagged"))),
+        **values,
+    }
 
 
 def _described(made: Cell) -> dict[str, Any]:
     described = asdict(accuracy_of(made.right))
     if made.flagged is not None:
-        described["flagged"] = float(made.flagged.float().mean())
-    return described
+        return described | {"flagged": float(made.flagged.float().mean())}
+    return described | {"calibration_error": calibration(made.confidence, made.right).error}
 
 
 def _strengths(table: Table, parts: Parts) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The tables as data: which rows and columns each has, under which threat, and what the paper prints in it."""
+"""The tables and figures as data: rows and columns, the threat, and what the paper prints in them."""
 
 import tomllib
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from quasinat.errors import InputError, UsageError, did_you_mean
 from quasinat.experiments.columns import CLEAN
 
 THREATS = ("retrained", "vanilla", "white-box")
-_FOLDER = "tables"
+_FOLDERS = ("tables", "figures")
 _SHARED = "rows"
 
 
@@ -37,8 +37,17 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """A figure's axis: a transformation at several values of one of its parameters, a row for each."""
+
+    axis: str
+    values: tuple[int | float, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
 class Table:
-    """One table.
+    """One table, or a figure: the rows of its sweeps.
 
     Attributes:
         name, title, caption: "table1", "Table 1", and what the paper says about it.
@@ -49,6 +58,7 @@ class Table:
         rows: the paper's.
         more: those that it does not have.
         paper: the printed accuracy of a row at a column.
+        sweeps: of a figure.
     """
 
     name: str
@@ -60,11 +70,12 @@ class Table:
     rows: tuple[Row, ...]
     more: tuple[Row, ...]
     paper: Mapping[str, Mapping[str, float]]
+    sweeps: tuple[Sweep, ...] = ()
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
-        """The paper's and the others, in their order."""
-        return (*self.rows, *self.more)
+        """The paper's, the others, and the sweeps', in their order."""
+        return (*self.rows, *self.more, *(row for sweep in self.sweeps for row in sweep.rows))
 
     @property
     def matched(self) -> Mapping[str, str]:
@@ -84,8 +95,9 @@ class Table:
 
 
 def table_names() -> list[str]:
-    """The names of all tables."""
-    names = (path.name.removesuffix(".toml") for path in _resources().iterdir() if path.name.endswith(".toml"))
+    """The names of all tables and figures."""
+    files_there = (path.name for folder in _FOLDERS for path in (_resources() / folder).iterdir())
+    names = (name.removesuffix(".toml") for name in files_there if name.endswith(".toml"))
     return sorted(name for name in names if name != _SHARED)
 
 
@@ -115,6 +127,7 @@ def table_named(name: str) -> Table:
         raise UsageError(f"there is no table {name!r}", did_you_mean(name, table_names()))
     values, rows = _read(name), known_rows()
     _check_keys(name, values, {field.name for field in fields(Table)} - {"name"})
+    values = {"rows": [], "more": [], "paper": {}, "sweeps": {}} | values
     for key in (*values["rows"], *values["more"], *values["paper"]):
         if key not in rows:
             raise InputError(f"{name} has an unknown row {key!r}", did_you_mean(key, list(rows)))
@@ -122,16 +135,33 @@ def table_named(name: str) -> Table:
         raise InputError(
             f"{name} has an unknown threat {values['threat']!r}", did_you_mean(values["threat"], [*THREATS])
         )
-    chosen = {part: tuple(rows[key] for key in values[part]) for part in ("rows", "more")}
+    chosen: dict[str, Any] = {part: tuple(rows[key] for key in values[part]) for part in ("rows", "more")}
+    chosen["sweeps"] = tuple(_sweep(name, axis, given) for axis, given in values["sweeps"].items())
     return Table(name, **values | chosen | {"columns": tuple(values["columns"])})
 
 
+def _sweep(name: str, axis: str, given: Mapping[str, Any]) -> Sweep:
+    """The rows of an axis: `{}` in `defence` and `learns` is the value."""
+    _check_keys(f"the sweep {axis!r} of {name}", given, {"defence", "learns", "values"})
+    rows = tuple(
+        Row(
+            f"{axis}-{value}",
+            f"{axis} = {value}",
+            defence=given["defence"].format(value),
+            learns=given["learns"].format(value),
+        )
+        for value in given["values"]
+    )
+    return Sweep(axis, tuple(given["values"]), rows)
+
+
 def _resources() -> Any:
-    return files("quasinat.experiments") / _FOLDER
+    return files("quasinat.experiments")
 
 
 def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads((_resources() / f"{name}.toml").read_text(encoding="utf-8"))
+    paths = (_resources() / folder / f"{name}.toml" for folder in _FOLDERS)
+    return tomllib.loads(next(path for path in paths if path.is_file()).read_text(encoding="utf-8"))
 
 
 def _check_keys(where: str, values: Mapping[str, Any], known: set[str]) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 from quasinat.report.result_file import Results, layers
 
-# Colours that stand for the page's own; `_inline` puts its CSS variables in their place.
+# Colours that stand for the page's own; `inline` puts its CSS variables in their place.
 INK, RULE = "#010203", "#040506"
 SERIES = tuple(f"#0708{i:02x}" for i in range(8))
 _CSS = {INK: "currentColor", RULE: "var(--rule)"} | {colour: f"var(--series-{i})" for i, colour in enumerate(SERIES)}
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10.0,
@@ -40,7 +40,7 @@ def trade_off_figure(results: Results) -> str | None:
     if not points:
         return None
     lambdas = [point["sparsity"] for point in points]
-    with rc_context({**_STYLE, "svg.hashsalt": "trade-off"}):
+    with rc_context({**STYLE, "svg.hashsalt": "trade-off"}):
         figure = Figure(figsize=(5.2, 4.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
         above.set(ylabel="accuracy (%)", xscale="log")
@@ -57,8 +57,8 @@ def trade_off_figure(results: Results) -> str | None:
         below.set(ylabel="PSNR (dB)", xlabel="sparsity weight λ")
         below.set_xticks(lambdas, [f"{value:g}" for value in lambdas])
         below.set_xticks([], minor=True)
-        _grid(above, below)
-        return _inline(figure, "trade-off")
+        grid(above, below)
+        return inline(figure, "trade-off")
 
 
 def learning_figure(results: Results) -> str | None:
@@ -76,7 +76,7 @@ def learning_figure(results: Results) -> str | None:
     ]
     if not curves:
         return None
-    with rc_context({**_STYLE, "svg.hashsalt": "learning"}):
+    with rc_context({**STYLE, "svg.hashsalt": "learning"}):
         figure = Figure(figsize=(5.2, 3.5 + 0.22 * ((len(curves) + 1) // 2)), layout="constrained")
         axes = figure.subplots()
         for i, (label, curve) in enumerate(curves):
@@ -85,17 +85,17 @@ def learning_figure(results: Results) -> str | None:
         axes.set(xlabel="outer iteration", ylabel="objective per image")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside lower center", ncols=2, fontsize=9)
-        _grid(axes)
-        return _inline(figure, "learning")
+        grid(axes)
+        return inline(figure, "learning")
 
 
-def _grid(*axes: Any) -> None:
+def grid(*axes: Any) -> None:
     for each in axes:
         each.grid(axis="y")
         each.set_axisbelow(True)
 
 
-def _inline(figure: Any, name: str) -> str:
+def inline(figure: Any, name: str) -> str:
     """The figure's `<svg>` alone, without namespaces; its ids are prefixed, its colours are the page's."""
     from io import StringIO
 

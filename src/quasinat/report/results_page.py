@@ -7,11 +7,13 @@ from typing import Any
 
 from quasinat.errors import InputError
 from quasinat.files import read_json, write_text
-from quasinat.report.table_content import Result, blocks_of, described, legend, strengths_of, why_empty
+from quasinat.report.table_content import Result, blocks_of, calibration_of, described, legend, strengths_of, why_empty
+from quasinat.report.table_figures import map_figure, sweep_figure
 from quasinat.report.table_latex import table_latex
 from quasinat.report.table_sheet import table_markdown
 
 SCHEMA = 1
+FIGURES = (sweep_figure, map_figure)
 _HERE = Path(__file__).parent
 
 
@@ -77,6 +79,8 @@ def results_html(results: Sequence[Result]) -> str:
             "blocks": blocks_of(result),
             "legend": legend(result),
             "reasons": why_empty(result),
+            "figures": [Markup(drawn) for draw in FIGURES if (drawn := draw(result)) is not None],
+            "calibration": calibration_of(result),
             "strengths": strengths_of(result),
             "made": made_by(result),
         }

@@ -64,8 +64,20 @@ def _block(result: Result, key: str, title: str, note: str, columns: Mapping[str
             tuple(cell_text(row["cells"][column], row["paper"].get(stated)) for stated, column in columns.items()),
         )
         for row in result["rows"]
+        if not _is_missing(row)
     )
     return Block(key, title, note, tuple(columns), rows)
+
+
+def _is_missing(row: Mapping[str, Any]) -> bool:
+    """Whether no cell of it has been run."""
+    return {cell["status"] for cell in row["cells"].values()} == {"not run"}
+
+
+def not_run(result: Result) -> str:
+    """A sentence that names the rows of which no cell has been run; empty where there is none."""
+    labels = [row["label"] for row in result["rows"] if _is_missing(row)]
+    return f"Not run yet: {', '.join(labels)}." if labels else ""
 
 
 def cell_text(cell: Mapping[str, Any], printed: float | None) -> str:
@@ -75,8 +87,13 @@ def cell_text(cell: Mapping[str, Any], printed: float | None) -> str:
         return EMPTY[cell["status"]] + (f" ({paper})" if paper else "")
     half = 50 * (cell["high"] - cell["low"])
     flagged = f", {100 * cell['flagged']:.0f} flagged" if "flagged" in cell else ""
-    apart = "" if printed is None else f" ({paper}, {100 * (cell['value'] - printed):+.0f})".replace("-", "−")
+    apart = "" if printed is None else f" ({paper}, {_signed(100 * (cell['value'] - printed))})"
     return f"{100 * cell['value']:.1f} ± {half:.1f}{flagged}{apart}"
+
+
+def _signed(points: float) -> str:
+    """A difference in whole points; 0 has no sign."""
+    return f"{round(points):+d}".replace("-", "−") if round(points) else "0"
 
 
 def described(result: Result) -> str:
@@ -89,12 +106,12 @@ def described(result: Result) -> str:
 
 
 def legend(result: Result) -> str:
-    """What the numbers are, and on how many images."""
+    """What the numbers are, on how many images, and which rows have none yet."""
     numbers = {cell["n"] for row in result["rows"] for cell in row["cells"].values() if cell["status"] == "done"}
     counts = " and ".join(f"{number:,}" for number in sorted(numbers))
     text = LEGEND.format(judged=f"Judged on {counts} images." if numbers else "").replace("  ", " ")
     detectors = any("flagged" in cell for row in result["rows"] for cell in row["cells"].values())
-    return f"{text} {DETECTORS}" if detectors else text
+    return " ".join(filter(None, (text, DETECTORS if detectors else "", not_run(result))))
 
 
 def why_empty(result: Result) -> list[str]:
@@ -113,6 +130,13 @@ def why_empty(result: Result) -> list[str]:
         if row["cells"][column]["status"] == "none"
     }
     return sorted(found) + sorted(unmatched)
+
+
+def calibration_of(result: Result) -> list[tuple[str, str]]:
+    """Of each row without a detector that has its clean cell: the label, and the expected calibration error there."""
+    cells = [(row["label"], row["cells"].get("clean", {})) for row in result["rows"]]
+    found = [(label, cell["calibration_error"]) for label, cell in cells if "calibration_error" in cell]
+    return [(label, f"{100 * error:.1f}") for label, error in found]
 
 
 def strengths_of(result: Result) -> list[tuple[str, str, str, str]]:

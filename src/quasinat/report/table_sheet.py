@@ -2,7 +2,16 @@
 
 from collections.abc import Iterable
 
-from quasinat.report.table_content import Block, Result, blocks_of, described, legend, strengths_of, why_empty
+from quasinat.report.table_content import (
+    Block,
+    Result,
+    blocks_of,
+    calibration_of,
+    described,
+    legend,
+    strengths_of,
+    why_empty,
+)
 
 
 def table_markdown(result: Result) -> str:
@@ -19,6 +28,9 @@ def table_markdown(result: Result) -> str:
     reasons = why_empty(result)
     if reasons:
         lines += ["", *(f"- {reason}" for reason in reasons)]
+    errors = calibration_of(result)
+    if errors:
+        lines += ["", *_table(("defence", "expected calibration error on clean images, per cent"), errors)]
     strengths = strengths_of(result)
     if strengths:
         headings = ("attack", "mean L2-dissimilarity", "mean L∞", "mean PSNR, dB")

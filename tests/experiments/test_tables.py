@@ -12,6 +12,7 @@ import torch
 
 from data.tiny_cifar10 import tiny_cifar10
 from quasinat import cli
+from quasinat.data import Dataset
 from quasinat.defences.registry import DEFENCES, NEEDS
 from quasinat.errors import InputError, UsageError
 from quasinat.evaluation import CORRUPTIONS, calibration, corrupted, psnr
@@ -319,6 +320,23 @@ def test_a_page_has_ours_with_its_interval_and_the_papers(filled: tuple[Path, di
 def test_a_cell_that_is_not_there_is_refused(only: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         places([table_named("table1")], only)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "left"), [(6, 4, (3, 2)), (20, 4, (4, 2)), (20, 20, (10, 5)), (8, 20, (4, 2))]
+)
+def test_a_set_of_uneven_classes_is_cut_to_its_smallest_or_taken_whole(
+    train: int, test: int, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two classes, of 6 and 4 training and of 3 and 2 test images."""
+    labels = [torch.tensor([0] * many + [1] * few) for many, few in ((6, 4), (3, 2))]
+    images = [torch.rand(len(each), 3, 8, 8) for each in labels]
+    uneven = Dataset("uneven", images[0], labels[0], images[1], labels[1], ("a", "b"))
+    monkeypatch.setitem(IMAGE_SETS, "cifar10", lambda root: uneven)
+    cut = table_run.image_set_named("cifar10", Path(), replace(TINY, train=train, test=test))
+    whole = left == (10, 5)
+    assert cut.train_labels.bincount().tolist() == ([6, 4] if whole else [left[0]] * 2)
+    assert cut.test_labels.bincount().tolist() == ([3, 2] if whole else [left[1]] * 2)
 
 
 def test_what_is_unknown_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

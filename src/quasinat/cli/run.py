@@ -21,7 +21,7 @@ def run(
     tables: Annotated[list[str], typer.Argument(metavar="TABLE...", help="table1, table2a, ...; or all.")],
     root: Annotated[Path, typer.Option(help="Where the image sets are.")],
     out: Annotated[Path, typer.Option(help="Output folder; the folder of an unfinished run is continued.")],
-    preset: Annotated[str, typer.Option(help="smoke (minutes a row) or small (hours).")] = "small",
+    preset: Annotated[str, typer.Option(help="smoke (minutes a row), small (hours), or full: on a GPU.")] = "small",
     only: Annotated[
         str | None, typer.Option(metavar="ROW[/COLUMN]", help="These cells only; * matches any text.")
     ] = None,

@@ -71,15 +71,24 @@ def places(tables: Sequence[Table], only: str | None = None) -> list[Place]:
 def image_set_named(name: str, root: Path, settings: TableSettings) -> Dataset:
     """The image set of a table, cut to the settings' numbers, equally many of every class.
 
+    Where a set has fewer images than the settings ask for, it is taken whole; where one class has too few, every class
+    has as many as that one.
+
     Raises:
         UsageError: there is no such image set.
-        InputError: it is not below `root`, or has too few images.
+        InputError: it is not below `root`.
     """
     if name not in IMAGE_SETS:
         raise UsageError(f"there is no image set {name!r}", did_you_mean(name, list(IMAGE_SETS)))
     whole = IMAGE_SETS[name](root)
+    if settings.train >= len(whole.train_images) and settings.test >= len(whole.test_images):
+        return whole
     classes = len(whole.classes)
-    return subset(whole, max(1, settings.train // classes), max(1, settings.test // classes), seed=settings.seed)
+    train, test = (
+        min(max(1, asked // classes), int(labels.bincount(minlength=classes).min()))
+        for asked, labels in ((settings.train, whole.train_labels), (settings.test, whole.test_labels))
+    )
+    return subset(whole, train, test, seed=settings.seed)
 
 
 def run_tables(

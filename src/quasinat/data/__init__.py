@@ -1,4 +1,4 @@
-"""Image sets: the built-in photographs, CIFAR-10, and folders of images."""
+"""Image sets: the built-in photographs, CIFAR-10, ImageNet-10, and folders of images."""
 
 import inspect
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any
 from quasinat.data.cifar10 import cifar10, cifar10_dataset
 from quasinat.data.dataset import Dataset, check_images, subset
 from quasinat.data.folder import folder
+from quasinat.data.imagenet10 import imagenet10
 from quasinat.data.patches import photographs
 from quasinat.data.photographs import PHOTOGRAPHS, photograph, standardise
 from quasinat.errors import UsageError, did_you_mean
@@ -16,16 +17,17 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "photographs": photographs,
     "cifar10": cifar10_dataset,
     "folder": folder,
+    "imagenet10": imagenet10,
 }
 
 
 def load(kind: str, root: str | Path | None = None, **options: Any) -> Dataset:
-    """The data set of a kind in `DATASETS`: "photographs" (built in), "cifar10" or "folder" (both below `root`).
+    """The data set of a kind in `DATASETS`: "photographs" (built in), "cifar10", "folder" or "imagenet10" (at `root`).
 
     Args:
         kind: a key of `DATASETS`.
         root: where the files are; for the photographs, None.
-        options: the options of that kind, such as `size`; see `photographs`, `cifar10_dataset` and `folder`.
+        options: of that kind, such as `size`; see `photographs`, `cifar10_dataset`, `folder` and `imagenet10`.
 
     Raises:
         UsageError: an unknown kind or option, a missing root, or a root that is not needed.
@@ -56,6 +58,7 @@ __all__ = [
     "cifar10",
     "cifar10_dataset",
     "folder",
+    "imagenet10",
     "load",
     "photograph",
     "photographs",

@@ -23,10 +23,17 @@ from quasinat.files import write_json
 SCHEMA = 1
 IMAGE_SETS: dict[str, Callable[[Path], Dataset]] = {
     "cifar10": lambda root: load("cifar10", root),
-    "imagenet10-64": lambda root: load("folder", root / "imagenet10", size=64),
-    "imagenet10-128": lambda root: load("folder", root / "imagenet10", size=128),
+    "imagenet10-64": lambda root: _imagenet10(root, 64),
+    "imagenet10-128": lambda root: _imagenet10(root, 128),
 }
 """How the tables' image sets are read from below one root."""
+
+
+def _imagenet10(root: Path, size: int) -> Dataset:
+    """The folder `imagenet10` of ten classes where there is one, else ten groups of the full set in `imagenet`."""
+    if (root / "imagenet").is_dir() and not (root / "imagenet10").is_dir():
+        return load("imagenet10", root / "imagenet", size=size)
+    return load("folder", root / "imagenet10", size=size)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""ImageNet-10 from a tree of WordNet ids: the groups, what is drawn, what is passed over, what is refused."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from quasinat.data import load
+from quasinat.data.imagenet10 import imagenet10, imagenet10_groups
+from quasinat.errors import InputError, UsageError
+from quasinat.experiments.table_run import IMAGE_SETS
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two images for each WordNet id: the level of the red channel tells the class; one in each class is too small."""
+    for label, ids in enumerate(imagenet10_groups().values()):
+        for number, name in enumerate(ids):
+            folder = tmp_path / "imagenet" / "train" / name
+            folder.mkdir(parents=True)
+            for index in range(2):
+                side = (20, 30) if (number, index) == (0, 0) else (48, 36)
+                picture = np.full((*side, 3), 25 * label, dtype=np.uint8)
+                picture[..., 1] = 10 * number + index
+                Image.fromarray(picture).save(folder / f"{name}_{index}.png")
+    return tmp_path
+
+
+def test_there_are_ten_groups_of_as_many_ids_and_none_is_in_two() -> None:
+    groups = imagenet10_groups()
+    assert len(groups) == 10
+    assert {len(ids) for ids in groups.values()} == {10}
+    every = [name for ids in groups.values() for name in ids]
+    assert len(set(every)) == len(every)
+    assert all(re.fullmatch(r"n\d{8}", name) for name in every)
+    assert {"bird", "car", "cat"} < set(groups)  # those that the paper names
+
+
+def test_each_class_is_drawn_from_all_its_ids_and_no_image_is_in_both_halves(tree: Path) -> None:
+    data = imagenet10(tree / "imagenet", size=32, train_each=12, test_each=4)
+    assert data.classes == tuple(imagenet10_groups())
+    assert data.train_images.shape == (120, 3, 32, 32)
+    assert data.test_images.shape == (40, 3, 32, 32)
+    for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
+        assert torch.equal((255 * images[:, 0, 0, 0]).round().long(), 25 * labels)
+    for label in range(10):
+        train, test = (
+            (255 * images[labels == label][:, 1, 0, 0]).round().int().tolist()
+            for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels))
+        )
+        assert len({*train, *test}) == 16
+        assert 0 not in {*train, *test}  # the one that is too small
+        assert len({value // 10 for value in (*train, *test)}) > 6
+
+
+def test_the_seed_decides_and_too_few_are_shared_in_proportion(tree: Path) -> None:
+    first, second, other = (
+        imagenet10(tree / "imagenet" / "train", size=32, train_each=8, test_each=2, seed=seed) for seed in (0, 0, 1)
+    )
+    assert first.fingerprint() == second.fingerprint() != other.fingerprint()
+    whole = load("imagenet10", tree / "imagenet", size=32)
+    assert whole.train_labels.bincount().tolist() == [15] * 10  # of 19, four fifths
+    assert whole.test_labels.bincount().tolist() == [4] * 10
+
+
+def test_the_tables_take_it_where_no_folder_of_ten_classes_is(tree: Path) -> None:
+    with pytest.raises(InputError, match="0 images of 64 pixels of the class 'bird'"):
+        IMAGE_SETS["imagenet10-64"](tree)
+
+
+def test_what_is_missing_is_named(tree: Path) -> None:
+    missing = tree / "imagenet" / "train" / imagenet10_groups()["car"][3]
+    for path in missing.iterdir():
+        path.unlink()
+    missing.rmdir()
+    with pytest.raises(InputError, match=rf"there is no folder .*{missing.name}; name the folder of ImageNet's"):
+        imagenet10(tree / "imagenet", size=32)
+    with pytest.raises(UsageError, match="train_each is 0"):
+        imagenet10(tree, train_each=0)

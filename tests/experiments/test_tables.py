@@ -1,6 +1,7 @@
 """The tables: their files, every row filled at a tiny size, resumed, shared, and put on a page."""
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,11 +18,12 @@ from quasinat.defences.registry import DEFENCES, NEEDS
 from quasinat.errors import InputError, UsageError
 from quasinat.evaluation import CORRUPTIONS, calibration, corrupted, psnr
 from quasinat.evaluation.corruptions import SEVERITIES
-from quasinat.experiments import table_cells, table_learned, table_run, table_spec
+from quasinat.experiments import table_cells, table_learned, table_places, table_run, table_spec
 from quasinat.experiments.table_attacks import column_attack
 from quasinat.experiments.table_learned import LEARNED
 from quasinat.experiments.table_networks import NETWORKS
-from quasinat.experiments.table_run import IMAGE_SETS, places, run_tables
+from quasinat.experiments.table_places import content_hash, places, share_of
+from quasinat.experiments.table_run import IMAGE_SETS, run_tables
 from quasinat.experiments.table_settings import PRESETS, TableSettings, table_settings
 from quasinat.experiments.table_spec import known_rows, table_named, table_names
 from quasinat.files import read_tensors
@@ -278,10 +280,20 @@ def test_a_run_that_is_stopped_goes_on_and_ends_the_same(
     assert found["jpeg"]["clean"] == {"status": "not run"}
 
 
+def test_a_cells_hash_is_of_all_that_decides_it_and_of_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, fifth = places([table_named("table1")]), places([table_named("table5")])
+    hashes = [content_hash(place, TINY) for place in (*first, *fifth)]
+    assert len(set(hashes)) == len(hashes)
+    assert hashes[0] == content_hash(places([table_named("table8a")])[0], TINY)  # a cell of both tables
+    assert hashes[0] != content_hash(first[0], replace(TINY, seed=1))
+    monkeypatch.setattr(table_places, "code_fingerprint", lambda: "other")
+    assert hashes[0] != content_hash(first[0], TINY)
+
+
 def test_shares_are_all_rows_once() -> None:
     table = table_named("table1")
     every = places([table])
-    shares = [table_run._share(every, (i, 3)) for i in (1, 2, 3)]
+    shares = [share_of(every, (i, 3)) for i in (1, 2, 3)]
     assert sorted(place.name for share in shares for place in share) == sorted(place.name for place in every)
     assert all(shares)
 
@@ -377,10 +389,17 @@ def test_the_command_fills_a_cell_and_prints_the_table(
         "mean/clean",
     ]
     assert cli.run([*command, "--dry-run"]) == 0
-    assert capsys.readouterr().out == "table5  mean/clean\n"
+    listed = capsys.readouterr().out
+    assert re.fullmatch(r"table5  mean/clean  [0-9a-f]{12}  to do\n", listed)
     assert not any(tmp_path.iterdir())
     assert cli.run([*command, "--device", "cpu"]) == 0
     assert "## Table 5, preset smoke" in capsys.readouterr().out
+    assert cli.run([*command, "--dry-run"]) == 0
+    assert capsys.readouterr().out == listed.replace("to do", "done")
+    monkeypatch.setitem(PRESETS, "smoke", replace(TINY, epochs=2))
+    assert cli.run([*command, "--dry-run"]) == 0
+    assert capsys.readouterr().out.endswith("to do\n")
+    monkeypatch.setitem(PRESETS, "smoke", TINY)
     assert json.loads((tmp_path / "table5-smoke.json").read_text())["table"] == "table5"
     assert (tmp_path / "table5-smoke.md").is_file()
     assert cli.run([*command, "--device", "cpu", "--shard", "2/1"]) == 2

@@ -26,7 +26,9 @@ def run(
         str | None, typer.Option(metavar="ROW[/COLUMN]", help="These cells only; * matches any text.")
     ] = None,
     shard: Annotated[str | None, typer.Option(help="i/n: this share of the rows only; then run it without.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells, and run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the cells, each with its hash and whether it is done; run nothing.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of everything; other than 0 it is part of the files' names.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh where --out holds a run.")] = False,
@@ -39,7 +41,8 @@ def run(
     from dataclasses import replace
 
     from quasinat.cli.evaluate import share
-    from quasinat.experiments.table_run import places, run_tables
+    from quasinat.experiments.table_places import content_hash, is_done, places
+    from quasinat.experiments.table_run import run_tables
     from quasinat.experiments.table_settings import table_settings
     from quasinat.experiments.table_spec import table_named, table_names
     from quasinat.files import write_text
@@ -53,7 +56,8 @@ def run(
         settings, label = replace(settings, seed=seed), f"{preset}-seed-{seed}"
     if dry_run:
         for place in places(specified, only):
-            print(f"{place.table.name}  {place.row.key}/{place.column}")
+            state = "done" if is_done(place, label, settings, out) else "to do"
+            print(f"{place.table.name}  {place.row.key}/{place.column}  {content_hash(place, settings)[:12]}  {state}")
         return
     with Bars() as bars:
         results = run_tables(

@@ -1,8 +1,7 @@
 """A run of tables: every cell once, resumable, a failure recorded and not the end; a result file for each table."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from quasinat.experiments.measure import strength
 from quasinat.experiments.progress import Progress, Silent
 from quasinat.experiments.table_cells import Cell, cell
 from quasinat.experiments.table_parts import Parts
+from quasinat.experiments.table_places import Place, places, share_of
 from quasinat.experiments.table_settings import TableSettings
-from quasinat.experiments.table_spec import Row, Table
+from quasinat.experiments.table_spec import Table
 from quasinat.experiments.workspace import Step, Workspace
 from quasinat.files import write_json
 
@@ -34,45 +34,6 @@ def _imagenet10(root: Path, size: int) -> Dataset:
     if (root / "imagenet").is_dir() and not (root / "imagenet10").is_dir():
         return load("imagenet10", root / "imagenet", size=size)
     return load("folder", root / "imagenet10", size=size)
-
-
-@dataclass(frozen=True)
-class Place:
-    """A cell's place in a table, and its name in the workspace."""
-
-    table: Table
-    row: Row
-    column: str
-
-    @property
-    def name(self) -> str:
-        """Two tables of one threat share a cell of one name."""
-        return f"cell-{self.table.threat}-{self.row.key}-{self.column}"
-
-
-def places(tables: Sequence[Table], only: str | None = None) -> list[Place]:
-    """The cells of some tables, row by row.
-
-    Args:
-        only: a row and a column as `stl-cluster/bim-0.03`, either of them a pattern as `*` or `fgsm-*`; a row alone
-            means all its columns.
-
-    Raises:
-        UsageError: no cell is meant.
-    """
-    every = [Place(table, row, column) for table in tables for row in table.all_rows for column in table.all_columns]
-    if only is None:
-        return every
-    wanted_row, _, wanted_column = only.partition("/")
-    kept = [
-        place
-        for place in every
-        if fnmatchcase(place.row.key, wanted_row) and fnmatchcase(place.column, wanted_column or "*")
-    ]
-    if not kept:
-        known = sorted({f"{place.row.key}/{place.column}" for place in every})
-        raise UsageError(f"--only {only} means no cell", did_you_mean(only, known))
-    return kept
 
 
 def image_set_named(name: str, root: Path, settings: TableSettings) -> Dataset:
@@ -128,7 +89,7 @@ def run_tables(
     Raises:
         UsageError, InputError: what cannot be run at all; see `places` and `image_set_named`.
     """
-    wanted = {place.name for place in _share(places(tables, only), shard)}
+    wanted = {place.name for place in share_of(places(tables, only), shard)}
     opened: dict[str, Parts] = {}
     results = {}
     for table in tables:
@@ -139,16 +100,6 @@ def run_tables(
         results[table.name] = _filled(table, preset, opened[table.data], wanted)
         write_json(out / f"{table.name}-{preset}.json", results[table.name])
     return results
-
-
-def _share(every: list[Place], shard: tuple[int, int] | None) -> list[Place]:
-    """Those of every n-th row: a row's cells share the most."""
-    if shard is None:
-        return every
-    index, count = shard
-    keys = list(dict.fromkeys(place.row.key for place in every))
-    own = set(keys[index - 1 :: count])
-    return [place for place in every if place.row.key in own]
 
 
 def open_parts(

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quasinat.report.table_content import matched_columns
+from quasinat.report.table_content import cell_text, matched_columns
 from quasinat.report.table_sheet import table_markdown
 from table import update
 
 TABLES = ("table1", "table5")
 PRESET = "small"
+SEEDS = ("", "-seed-1")
 LAYERS, CONTROL = ("stl", "stl-cluster"), "control"
+EXCERPT = ("none", CONTROL, "stl", "stl-cluster", "stl-control", "stl-cluster-control", "tvm", "quilting")
 NEAR = 0.03  # of the paper's
 
 
@@ -59,16 +61,87 @@ def findings(result: dict[str, Any]) -> str:
     )
 
 
+def over_seeds(results: list[dict[str, Any]], columns: Mapping[str, str]) -> str:
+    """The rows that every seed has filled: the mean accuracy over the seeds in per cent, and the lowest and highest.
+
+    Args:
+        results: of one table, a seed each.
+        columns: of the cells, by their headings.
+    """
+    lines = ["| defence | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for rows in zip(*(result["rows"] for result in results), strict=True):
+        cells = [[row["cells"][column] for row in rows] for column in columns.values()]
+        if any(cell["status"] != "done" for each in cells for cell in each):
+            continue
+        values = [[100 * cell["value"] for cell in each] for each in cells]
+        said = [f"{sum(each) / len(each):.1f} ({min(each):.1f} to {max(each):.1f})" for each in values]
+        lines.append(f"| {rows[0]['label']} | " + " | ".join(said) + " |")
+    return "\n".join(lines)
+
+
+def corruptions(result: dict[str, Any]) -> str:
+    """Each corruption's mean accuracy over the five severities, the lowest, and the clean calibration, in per cent."""
+    kinds = list(dict.fromkeys(column.rpartition("-")[0] for column in result["columns"] if column != "clean"))
+    columns = {kind: [column for column in result["columns"] if column.rpartition("-")[0] == kind] for kind in kinds}
+    lines = [
+        "| defence | clean | " + " | ".join(kinds) + " | calibration error, clean |",
+        "|---|" + "---|" * (len(kinds) + 2),
+    ]
+    for row in result["rows"]:
+        cells = row["cells"]
+        if any(cell["status"] != "done" for cell in cells.values()):
+            continue
+        said = []
+        for names in columns.values():
+            values = [100 * cells[name]["value"] for name in names]
+            said.append(f"{sum(values) / len(values):.1f} ({min(values):.1f})")
+        clean, error = cells["clean"], 100 * cells["clean"]["calibration_error"]
+        lines.append(f"| {row['label']} | {cell_text(clean, None)} | " + " | ".join(said) + f" | {error:.1f} |")
+    return "\n".join(lines)
+
+
+def excerpt(result: dict[str, Any]) -> str:
+    """The README's table: the layers and their controls, two attacks at both strengths."""
+    columns = {"clean": "clean"}
+    for attack in ("fgsm-0.08", "bim-0.03"):
+        columns |= {attack: attack, f"{attack}, strength-matched": result["matched"][attack]}
+    lines = ["| CIFAR-10 | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for row in result["rows"]:
+        if row["key"] in EXCERPT:
+            cells = [cell_text(row["cells"][column], None) for column in columns.values()]
+            lines.append(f"| {row['label']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def sections(root: Path) -> dict[str, str]:
     """The sections of the page out of the result files below `root`."""
+
+    def read(name: str) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads((root / "results" / "tables" / f"{name}.json").read_text())
+        return values
+
     parts = {}
     for name in TABLES:
-        result: dict[str, Any] = json.loads((root / "results" / "tables" / f"{name}-{PRESET}.json").read_text())
+        result = read(f"{name}-{PRESET}")
         parts[name] = f"{findings(result)}\n\n{table_markdown(result).partition(chr(10) * 2)[2]}"
-    return parts
+    seeds = [read(f"table1-{PRESET}{suffix}") for suffix in SEEDS]
+    stated = {column: column for column in seeds[0]["columns"]}
+    matched = matched_columns(seeds[0])
+    tables = (over_seeds(seeds, stated), "Strength-matched:", over_seeds(seeds, matched))
+    parts["excerpt"] = excerpt(read(f"table1-{PRESET}"))
+    return parts | {"seeds": "\n\n".join(tables)}
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """The pages with their measured parts, by their paths."""
+    measured = sections(root)
+    made = {}
+    for path in (root / "docs" / "results.md", root / "README.md"):
+        text = path.read_text(encoding="utf-8")
+        made[path] = update(text, {name: part for name, part in measured.items() if f"<!-- {name} -->" in text})
+    return made
 
 
 if __name__ == "__main__":
-    here = Path(__file__).resolve().parents[1]
-    page = here / "docs" / "results.md"
-    page.write_text(update(page.read_text(), sections(here)))
+    for path, text in pages(Path(__file__).resolve().parents[1]).items():
+        path.write_text(text, encoding="utf-8")

@@ -19,12 +19,22 @@ def results() -> ModuleType:
     return page_module("results_page")
 
 
-def test_the_page_is_that_of_the_result_files(results: ModuleType) -> None:
-    measured = results.sections(ROOT)
-    assert results.update(PAGE, measured) == PAGE
-    for text in measured.values():
+def test_the_pages_are_those_of_the_result_files(results: ModuleType) -> None:
+    for path, text in results.pages(ROOT).items():
+        assert path.read_text(encoding="utf-8") == text, path
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, text in results.sections(ROOT).items():
         assert text.strip()
-        assert text.strip() in PAGE
+        assert text.strip() in (readme if name == "excerpt" else PAGE)
+
+
+def test_the_excerpt_is_a_part_of_the_table(results: ModuleType) -> None:
+    result: Any = read_json(ROOT / "results" / "tables" / "table1-small.json")
+    rows = results.excerpt(result).splitlines()
+    assert len(rows) == 2 + len(results.EXCERPT)
+    stl = next(row for row in result["rows"] if row["key"] == "stl")
+    line = next(row for row in rows if row.startswith("| STL |"))
+    assert f"| {100 * stl['cells']['clean']['value']:.1f} ±" in line
 
 
 @pytest.mark.parametrize("name", ["table1", "table5"])
@@ -57,3 +67,33 @@ def test_a_sentence_counts_columns(results: ModuleType) -> None:
         "STL, as made, of 3 attacks: above a second undefended network in 1 and below it in 1, ahead of every row that "
         "is no layer in 2, within 3 points of the paper's or better in 2."
     )
+
+
+def test_the_mean_over_seeds_has_its_range_and_rows_that_a_seed_lacks_are_left_out(results: ModuleType) -> None:
+    def result(*values: float | None) -> dict[str, Any]:
+        cells = [{"status": "not run"} if value is None else {"status": "done", "value": value} for value in values]
+        return {"rows": [{"label": f"row {i}", "cells": {"a@0.5": cell}} for i, cell in enumerate(cells)]}
+
+    text = results.over_seeds([result(0.5, 0.1), result(0.6, None), result(0.55, 0.2)], {"a": "a@0.5"})
+    assert text == "| defence | a |\n|---|---|\n| row 0 | 55.0 (50.0 to 60.0) |"
+
+
+def test_a_corruption_is_the_mean_over_its_severities_and_unfinished_rows_are_left_out(results: ModuleType) -> None:
+    columns = ["clean", *(f"jpeg-{severity}" for severity in range(1, 6))]
+
+    def row(label: str, *values: float) -> dict[str, Any]:
+        cells = {
+            column: {"status": "done", "value": value, "low": value - 0.01, "high": value + 0.01}
+            for column, value in zip(columns, values, strict=True)
+        }
+        cells["clean"]["calibration_error"] = 0.042
+        return {"label": label, "cells": cells}
+
+    rows = [row("one", 0.7, 0.6, 0.5, 0.4, 0.3, 0.2), row("two", 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)]
+    rows[1]["cells"]["jpeg-5"] = {"status": "not run"}
+    text = results.corruptions({"columns": columns, "rows": rows})
+    assert text.splitlines() == [
+        "| defence | clean | jpeg | calibration error, clean |",
+        "|---|---|---|---|",
+        "| one | 70.0 ± 1.0 | 40.0 (20.0) | 4.2 |",
+    ]

@@ -128,6 +128,7 @@ def sections(root: Path) -> dict[str, str]:
     stated = {column: column for column in seeds[0]["columns"]}
     matched = matched_columns(seeds[0])
     tables = (over_seeds(seeds, stated), "Strength-matched:", over_seeds(seeds, matched))
+    parts["corruptions"] = corruptions(read(f"corruptions-{PRESET}"))
     parts["excerpt"] = excerpt(read(f"table1-{PRESET}"))
     return parts | {"seeds": "\n\n".join(tables)}
 

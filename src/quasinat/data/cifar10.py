@@ -14,7 +14,7 @@ from quasinat.errors import InputError, UsageError, did_you_mean
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
-_FOLDER = "cifar-10-batches-py"
+FOLDER = "cifar-10-batches-py"
 _PER_BATCH, _PIXELS = 10_000, 3 * 32 * 32
 _NAMES = frozenset({"numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"})
 _REMEDY = "download cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it again"
@@ -55,10 +55,10 @@ def cifar10_dataset(root: str | Path) -> Dataset:
 
 
 def _find(root: Path) -> Path:
-    for folder in (root / _FOLDER, root):
+    for folder in (root / FOLDER, root):
         if any((folder / name).is_file() for names in BATCHES.values() for name in names):
             return folder
-    raise InputError(f"there is no folder {_FOLDER} with CIFAR-10 batches in {root}", _REMEDY)
+    raise InputError(f"there is no folder {FOLDER} with CIFAR-10 batches in {root}", _REMEDY)
 
 
 def read_batch(path: Path) -> tuple[UInt8[Tensor, "batch channels height width"], Labels]:

@@ -1,12 +1,12 @@
 """A file from the network: resumed where it was cut, checked against its digest, whole or not there at all."""
 
-import hashlib
 import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from quasinat.artefact import file_digest
 from quasinat.errors import InputError, OutputError
 
 BLOCK = 2**18
@@ -28,13 +28,13 @@ def download(url: str, path: Path, sha256: str, *, report: Callable[[int], None]
             is another one; in the last case nothing of it is kept.
         OutputError: the file cannot be written.
     """
-    if path.is_file() and digest(path) == sha256:
+    if path.is_file() and file_digest(path) == sha256:
         return path
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _fetch(url, part, report or _unheard)
-        if digest(part) != sha256:
+        if file_digest(part) != sha256:
             part.unlink()
             problem = f"{url} is not the file that it should be (its SHA-256 is another)"
             raise InputError(problem, "run the command again; if that does not help, name another source with --url")
@@ -45,12 +45,6 @@ def download(url: str, path: Path, sha256: str, *, report: Callable[[int], None]
         problem = f"{path} cannot be written ({error.strerror or error})"
         raise OutputError(problem, "check the folder and the space left") from None
     return path
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unheard(done: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from quasinat.data.cifar10 import FOLDER
 from quasinat.data.download import download
 from quasinat.errors import InputError
 from quasinat.files import write_atomically
@@ -24,7 +25,6 @@ CIFAR10_FILES = {
     "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }
 """The MD5 of each file in the archive, as the data set's page has them."""
-FOLDER = "cifar-10-batches-py"
 
 
 def fetch_cifar10(

@@ -13,10 +13,9 @@ from quasinat.report.gallery import dictionaries, patch_grid, photographs
 from quasinat.report.result_file import Results, attack_columns, check, layers
 from quasinat.report.sentences import sentences
 from quasinat.report.table import blocks, column_titles, table_cells
+from quasinat.report.templates import environment, style
 from quasinat.report.timings import seconds_by_group
 from quasinat.report.wording import column_title, decibels, duration, interval, listed, percent
-
-_HERE = Path(__file__).parent
 
 
 def write_page(folder: Path) -> Path:
@@ -39,19 +38,9 @@ def page(results: Results, pictures: Mapping[str, Tensor]) -> str:
     Raises:
         InputError: not a result file of this schema.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     check(results)
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
+    templates = environment()
+    templates.filters |= {
         "percent": percent,
         "decibels": decibels,
         "duration": duration,
@@ -59,8 +48,8 @@ def page(results: Results, pictures: Mapping[str, Tensor]) -> str:
         "maths": _maths,
         "unbroken": _unbroken,
     }
-    return environment.get_template("page.html").render(
-        css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+    return templates.get_template("page.html").render(
+        css=style(),
         results=results,
         layers=layers(results),
         columns=results["columns"],

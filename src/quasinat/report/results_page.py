@@ -11,10 +11,10 @@ from quasinat.report.table_content import Result, blocks_of, calibration_of, des
 from quasinat.report.table_figures import map_figure, sweep_figure
 from quasinat.report.table_latex import table_latex
 from quasinat.report.table_sheet import table_markdown
+from quasinat.report.templates import environment, style
 
 SCHEMA = 1
 FIGURES = (sweep_figure, map_figure)
-_HERE = Path(__file__).parent
 
 
 def write_results(folder: Path, out: Path) -> list[Path]:
@@ -60,17 +60,8 @@ def tables_below(folder: Path) -> list[Result]:
 
 def results_html(results: Sequence[Result]) -> str:
     """The page, which needs nothing beside it: a pure function of the result files."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     tables = [
         {
             "key": f"{result['table']}-{result['preset']}",
@@ -86,8 +77,7 @@ def results_html(results: Sequence[Result]) -> str:
         }
         for result in results
     ]
-    css = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
-    return environment.get_template("results.html").render(css=css, tables=tables)
+    return environment().get_template("results.html").render(css=style(), tables=tables)
 
 
 def made_by(result: Result) -> str:

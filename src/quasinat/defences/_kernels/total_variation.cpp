@@ -182,7 +182,10 @@ template <class Real> struct Pyramid {
   Pyramid(int64_t channels, int64_t height, int64_t width, int64_t least) {
     for (bool more = true; more; height = (height + 1) / 2, width = (width + 1) / 2) {
       levels.emplace_back(channels);
-      for (Plane<Real> &plane : levels.back()) plane.resize(height, width);
+      for (Plane<Real> &plane : levels.back()) {
+        plane.resize(height, width);
+        if (levels.size() > 1) plane.mask.reset(new Real[height * width]);  // the finest has the caller's
+      }
       more = std::min((height + 1) / 2, (width + 1) / 2) >= least;
     }
   }
@@ -221,7 +224,6 @@ template <class Real> struct Pyramid {
         } else {
           const Plane<Real> &finer = levels[level - 1][c];
           halve(finer.data.get(), finer.height, finer.width, plane.data.get(), plane.width);
-          if (!plane.mask) plane.mask.reset(new Real[plane.height * plane.width]);
           plane.kept = plane.mask.get();
           halve(finer.kept, finer.height, finer.width, plane.mask.get(), plane.width);
         }

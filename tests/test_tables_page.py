@@ -10,6 +10,7 @@ from quasinat.experiments.table_spec import table_named, table_names
 from quasinat.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
+ELSEWHERE = {"table3", "table7"}  # tables that want a file of weights, which this page's commands do without
 LATER = {"stl-control", "stl-cluster-control"}  # rows that the tables have gained since these runs
 PAGE = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
 
@@ -33,7 +34,7 @@ def test_an_older_page_would_be_noticed(tables: ModuleType) -> None:
     assert tables.update(PAGE, older) != PAGE
 
 
-@pytest.mark.parametrize("name", [name for name in table_names() if name.startswith("table")])
+@pytest.mark.parametrize("name", sorted({name for name in table_names() if name.startswith("table")} - ELSEWHERE))
 def test_a_result_file_has_every_row_and_what_the_paper_prints(name: str, tables: ModuleType) -> None:
     result, table = read_json(ROOT / "results" / "tables" / f"{name}-{tables.PRESET}.json"), table_named(name)
     assert [row["key"] for row in result["rows"]] == [row.key for row in table.all_rows if row.key not in LATER]

@@ -11,7 +11,8 @@ from PIL import Image
 from quasinat.data import load
 from quasinat.data.imagenet10 import imagenet10, imagenet10_groups
 from quasinat.errors import InputError, UsageError
-from quasinat.experiments.table_run import IMAGE_SETS
+from quasinat.experiments.table_images import image_set_named
+from quasinat.experiments.table_settings import table_settings
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_the_seed_decides_and_too_few_are_shared_in_proportion(tree: Path) -> No
 
 def test_the_tables_take_it_where_no_folder_of_ten_classes_is(tree: Path) -> None:
     with pytest.raises(InputError, match="0 images of 64 pixels of the class 'bird'"):
-        IMAGE_SETS["imagenet10-64"](tree)
+        image_set_named("imagenet10-64", tree, table_settings("smoke"))
 
 
 def test_what_is_missing_is_named(tree: Path) -> None:

@@ -39,10 +39,10 @@ def test_a_misspelt_option_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_root_is_handed_on(tmp_path: Path) -> None:
-    for kind in ("cifar10", "folder", "imagenet10"):
+    for kind in ("cifar10", "folder", "imagenet10", "imagenet"):
         with pytest.raises(ValueError, match=str(tmp_path)):
             load(kind, tmp_path)
-    assert set(DATASETS) == {"photographs", "cifar10", "folder", "imagenet10"}
+    assert set(DATASETS) == {"photographs", "cifar10", "folder", "imagenet10", "imagenet"}
 
 
 def test_importing_the_room_loads_nothing_heavy() -> None:

@@ -36,6 +36,20 @@ def test_a_network_that_is_worse_than_the_papers_attacked_one_cannot_be_matched(
         matching(falling, accuracy, 0.93)
 
 
+def test_the_search_ends_as_soon_as_it_is_close_enough() -> None:
+    shares: list[float] = []
+
+    def counted(share: float) -> torch.Tensor:
+        shares.append(share)
+        return falling(share)
+
+    assert matching(counted, accuracy, 0.3, enough=0.005).accuracy == 0.3
+    assert len(shares) == 3  # the two ends, and where the line between them meets the target
+    shares.clear()
+    matching(counted, accuracy, 0.3003)
+    assert len(shares) > 8
+
+
 def test_the_closer_of_two_neighbours_is_taken() -> None:
     """Where the accuracy jumps over the target, from 70 % to 40 % at a share of 0.3."""
     steep = [matching(falling, lambda images: 0.7 if float(images.mean()) < 0.3 else 0.4, t) for t in (0.6, 0.45)]

@@ -20,10 +20,11 @@ from quasinat.evaluation import CORRUPTIONS, calibration, corrupted, psnr
 from quasinat.evaluation.corruptions import SEVERITIES
 from quasinat.experiments import table_cells, table_learned, table_places, table_run, table_spec
 from quasinat.experiments.table_attacks import column_attack
+from quasinat.experiments.table_images import IMAGE_SETS, balanced, image_set_named
 from quasinat.experiments.table_learned import LEARNED
 from quasinat.experiments.table_networks import NETWORKS
 from quasinat.experiments.table_places import content_hash, places, share_of
-from quasinat.experiments.table_run import IMAGE_SETS, run_tables
+from quasinat.experiments.table_run import run_tables
 from quasinat.experiments.table_settings import PRESETS, TableSettings, table_settings
 from quasinat.experiments.table_spec import known_rows, table_named, table_names
 from quasinat.files import read_tensors
@@ -84,10 +85,12 @@ def test_every_table_is_one_of_the_papers_and_its_rows_are_known() -> None:
         "table1",
         "table2a",
         "table2b",
+        "table3",
         "table4",
         "table5",
         "table6a",
         "table6b",
+        "table7",
         "table8a",
         "table8b",
     ]
@@ -135,7 +138,7 @@ def test_the_psnr_of_a_transformation_is_between_what_it_makes_of_attacked_image
     filled: tuple[Path, dict[str, dict[str, Any]]], root: Path
 ) -> None:
     steps = filled[0] / "cifar10-tiny" / "steps"
-    clean = table_run.image_set_named("cifar10", root, TINY).test_images
+    clean = image_set_named("cifar10", root, TINY).test_images
     seen = read_tensors(steps / "median-of-fgsm-0.08-000000.safetensors")[0]["images"]
     rows = {row["key"]: row["cells"]["fgsm-0.08"] for row in filled[1]["table5"]["rows"]}
     assert rows["median"]["psnr"] == pytest.approx(float(psnr(seen, clean).mean()), rel=1e-5)
@@ -217,7 +220,7 @@ def test_a_control_is_the_retrained_network_without_the_transformation(
     folder = filled[0] / "cifar10-tiny"
     network = load_classifier(folder / "networks" / "on-stl.safetensors").eval()
     images = read_tensors(folder / "steps" / "fgsm-0.08-on-vanilla.safetensors")[0]["images"]
-    labels = table_run.image_set_named("cifar10", root, TINY).test_labels
+    labels = image_set_named("cifar10", root, TINY).test_labels
     right = read_tensors(folder / "steps" / "cell-retrained-stl-control-fgsm-0.08.safetensors")[0]["right"]
     assert right.equal(network(images).argmax(1) == labels)
 
@@ -226,7 +229,7 @@ def test_corrupted_images_are_those_of_the_severity_and_each_clean_cell_has_its_
     filled: tuple[Path, dict[str, dict[str, Any]]], root: Path
 ) -> None:
     steps = filled[0] / "cifar10-tiny" / "steps"
-    images = table_run.image_set_named("cifar10", root, TINY).test_images
+    images = image_set_named("cifar10", root, TINY).test_images
     made = read_tensors(steps / "jpeg-3-on-vanilla.safetensors")[0]["images"]
     assert made.equal(corrupted(images, "jpeg", 3))
     result = filled[1]["corruptions"]
@@ -338,14 +341,13 @@ def test_a_cell_that_is_not_there_is_refused(only: str, message: str) -> None:
     ("train", "test", "left"), [(6, 4, (3, 2)), (20, 4, (4, 2)), (20, 20, (10, 5)), (8, 20, (4, 2))]
 )
 def test_a_set_of_uneven_classes_is_cut_to_its_smallest_or_taken_whole(
-    train: int, test: int, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    train: int, test: int, left: tuple[int, int]
 ) -> None:
     """Two classes, of 6 and 4 training and of 3 and 2 test images."""
     labels = [torch.tensor([0] * many + [1] * few) for many, few in ((6, 4), (3, 2))]
     images = [torch.rand(len(each), 3, 8, 8) for each in labels]
     uneven = Dataset("uneven", images[0], labels[0], images[1], labels[1], ("a", "b"))
-    monkeypatch.setitem(IMAGE_SETS, "cifar10", lambda root: uneven)
-    cut = table_run.image_set_named("cifar10", Path(), replace(TINY, train=train, test=test))
+    cut = balanced(uneven, replace(TINY, train=train, test=test))
     whole = left == (10, 5)
     assert cut.train_labels.bincount().tolist() == ([6, 4] if whole else [left[0]] * 2)
     assert cut.test_labels.bincount().tolist() == ([3, 2] if whole else [left[1]] * 2)
@@ -410,7 +412,7 @@ def test_a_thermometer_is_in_good_hands_only_against_both_derivatives(
 ) -> None:
     steps = filled[0] / "cifar10-tiny" / "steps"
     network = load_classifier(filled[0] / "cifar10-tiny" / "networks" / "thermometer.safetensors").eval()
-    labels = table_run.image_set_named("cifar10", root, TINY).test_labels[:2]
+    labels = image_set_named("cifar10", root, TINY).test_labels[:2]
     right = torch.ones(2, dtype=torch.bool)
     made = []
     for way in ("", "-nearest"):

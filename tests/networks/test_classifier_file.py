@@ -11,7 +11,7 @@ from torch import Tensor
 from quasinat.artefact import read_artefact, write_artefact
 from quasinat.cli import run
 from quasinat.errors import InputError, UsageError
-from quasinat.networks import VGG, load_classifier, save_classifier, vgg
+from quasinat.networks import VGG, MobileNetV2, load_classifier, mobilenet, save_classifier, vgg
 
 PROVENANCE = {"data": "photographs", "seed": 4, "losses": [2.5, 1.25]}
 
@@ -163,3 +163,18 @@ def test_a_network_that_the_file_could_not_give_back_is_not_saved(tmp_path: Path
     with pytest.raises(UsageError, match=r"holds .* as torch.float64; convert it with network.float\(\)"):
         save_classifier(tmp_path / "double", vgg("vgg-small", classes=2).double(), {})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mobilenet_comes_back_equal_and_says_so(tmp_path: Path) -> None:
+    ours, path = mobilenet(classes=3, seed=4), tmp_path / "mobilenet.safetensors"
+    save_classifier(path, ours, PROVENANCE)
+    theirs = load_classifier(path)
+    assert isinstance(theirs, MobileNetV2)
+    assert theirs.card["settings"] == {"network": "mobilenet", "classes": 3, "channels": 3}
+    images = torch.rand(2, 3, 32, 40, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        assert theirs(images).equal(ours.eval()(images))
+    tensors, card = read_artefact(path, "classifier")
+    write_artefact(path, "classifier", tensors, {**card, "settings": {**card["settings"], "classes": 4}})
+    with pytest.raises(InputError, match=r"classifier\.weight"):
+        load_classifier(path)

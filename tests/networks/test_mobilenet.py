@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from quasinat.data import load
+from quasinat.defences.class_activation import class_activation_maps, robust_activation_map
 from quasinat.errors import InputError
 from quasinat.files import write_tensors
-from quasinat.networks import load_mobilenet, mobilenet, of_classes
+from quasinat.networks import load_mobilenet, mobilenet, of_classes, with_new_head
 from quasinat.networks.mobilenet import SameConvolution
 
 
@@ -104,3 +105,24 @@ def test_the_weights_classify_imagenet_as_well_as_they_are_known_to(real_data: P
     accuracy = float((found == truth).float().mean())
     assert len(truth) == 200
     assert abs(accuracy - 0.687) < 3 * (0.687 * 0.313 / 200) ** 0.5
+
+
+def test_a_new_head_says_nothing_yet_and_keeps_the_rest() -> None:
+    whole = mobilenet(classes=20, seed=1).eval()
+    headed = with_new_head(whole, 4)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert headed(images).equal(torch.zeros(2, 4))
+        assert headed.embed(images).equal(whole.embed(images))
+    assert headed.stem.weight is not whole.stem.weight
+
+
+def test_its_class_activation_maps_average_to_its_logits() -> None:
+    network = mobilenet(classes=6, seed=2).eval()
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    maps = class_activation_maps(network, images)
+    assert maps.shape == (2, 6, 2, 3)
+    with torch.no_grad():
+        expected = network(images) - network.classifier.bias
+    torch.testing.assert_close(maps.mean((2, 3)), expected, rtol=1e-4, atol=1e-5)
+    assert robust_activation_map(network, images).shape == (2, 64, 96)

@@ -14,14 +14,17 @@ Example:  quasinat run table1 --preset smoke --root DIR --out tables
 
 One row:  quasinat run table1 table5 --only pixel-defend --root DIR --out tables
 
-DIR holds cifar-10-batches-py and, for the tables of ImageNet-10, imagenet10/train and imagenet10/val."""
+DIR holds cifar-10-batches-py; for ImageNet-10 imagenet10/train and imagenet10/val, or imagenet/train; for table 7
+imagenet/train and imagenet/val, or imagenet-val."""
 
 
 def run(
     tables: Annotated[list[str], typer.Argument(metavar="TABLE...", help="table1, table2a, ...; or all.")],
     root: Annotated[Path, typer.Option(help="Where the image sets are.")],
     out: Annotated[Path, typer.Option(help="Output folder; the folder of an unfinished run is continued.")],
-    preset: Annotated[str, typer.Option(help="smoke (minutes a row), small (hours), or full: on a GPU.")] = "small",
+    preset: Annotated[
+        str, typer.Option(help="smoke (minutes a row), small (hours), medium (days), or full: on a GPU.")
+    ] = "small",
     only: Annotated[
         str | None, typer.Option(metavar="ROW[/COLUMN]", help="These cells only; * matches any text.")
     ] = None,
@@ -30,6 +33,9 @@ def run(
         bool, typer.Option("--dry-run", help="List the cells, each with its hash and whether it is done; run nothing.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    weights: Annotated[
+        Path | None, typer.Option(help="MobileNetV2's weights, a .safetensors file: of tables 3 and 7.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything; other than 0 it is part of the files' names.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh where --out holds a run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results instead of the tables.")] = False,
@@ -69,6 +75,7 @@ def run(
             only=only,
             shard=share(shard),
             device=device,
+            weights=weights,
             overwrite=overwrite,
             progress=bars,
         )

@@ -18,6 +18,7 @@ def defences(
     attack: Annotated[str, typer.Option(help="One of the table's columns.")] = "fgsm-0.08",
     images: Annotated[int, typer.Option(help="How many test images.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    weights: Annotated[Path | None, typer.Option(help="Of that run: MobileNetV2's, of tables 3 and 7.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of that run.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what is under the pictures as JSON.")] = False,
 ) -> None:
@@ -39,7 +40,7 @@ def defences(
     if seed is not None:
         settings = replace(settings, seed=seed)
     with Bars() as bars:
-        parts = open_parts(chosen.data, preset, settings, root, run, device=device, progress=bars)
+        parts = open_parts(chosen.data, preset, settings, root, run, device=device, weights=weights, progress=bars)
         pictures = defence_pictures(parts, chosen, attack, images)
     behind = "the defence's own" if chosen.threat == "retrained" else "the vanilla"
     note = f"Under a picture: what {behind} classifier sees in it. The attack saw the vanilla classifier."

@@ -8,6 +8,7 @@ from typing import Any
 from quasinat.data.cifar10 import cifar10, cifar10_dataset
 from quasinat.data.dataset import Dataset, check_images, subset
 from quasinat.data.folder import folder
+from quasinat.data.imagenet import imagenet
 from quasinat.data.imagenet10 import imagenet10
 from quasinat.data.patches import photographs
 from quasinat.data.photographs import PHOTOGRAPHS, photograph, standardise
@@ -18,16 +19,18 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "cifar10": cifar10_dataset,
     "folder": folder,
     "imagenet10": imagenet10,
+    "imagenet": imagenet,
 }
 
 
 def load(kind: str, root: str | Path | None = None, **options: Any) -> Dataset:
-    """The data set of a kind in `DATASETS`: "photographs" (built in), "cifar10", "folder" or "imagenet10" (at `root`).
+    """The data set of a kind in `DATASETS`: "photographs" (built in), or at `root` "cifar10", "folder", "imagenet10" or
+    "imagenet".
 
     Args:
         kind: a key of `DATASETS`.
         root: where the files are; for the photographs, None.
-        options: of that kind, such as `size`; see `photographs`, `cifar10_dataset`, `folder` and `imagenet10`.
+        options: of that kind, such as `size`; see the function of that kind.
 
     Raises:
         UsageError: an unknown kind or option, a missing root, or a root that is not needed.
@@ -58,6 +61,7 @@ __all__ = [
     "cifar10",
     "cifar10_dataset",
     "folder",
+    "imagenet",
     "imagenet10",
     "load",
     "photograph",

@@ -15,16 +15,17 @@ from quasinat.errors import InputError, UsageError
 class Dataset:
     """Images with labels, in a training and a test half.
 
-    Images are float32 `N C H W` in [0, 1], labels int64 in `0 .. len(classes) - 1`. Both halves share `C H W`.
+    Images are float32 `N C H W` in [0, 1], labels int64 in `0 .. len(classes) - 1`. Both halves share C; their
+    sizes may differ, as a layer that was learned on small images projects larger ones.
 
     Raises:
         InputError: images out of range or shape, or labels that do not fit the images or the classes.
     """
 
     name: str
-    train_images: Float32[Tensor, "train channels height width"]
+    train_images: Float32[Tensor, "train channels train_height train_width"]
     train_labels: Int64[Tensor, "train"]
-    test_images: Float32[Tensor, "test channels height width"]
+    test_images: Float32[Tensor, "test channels test_height test_width"]
     test_labels: Int64[Tensor, "test"]
     classes: tuple[str, ...]
     description: str = ""
@@ -82,9 +83,9 @@ def _bad_pixels(images: Tensor) -> InputError:
 
 
 def _check_halves(train: Tensor, test: Tensor) -> None:
-    if train.shape[1:] != test.shape[1:]:
-        shapes = f"{tuple(train.shape[1:])} and {tuple(test.shape[1:])}"
-        raise InputError(f"training and test images differ in shape: {shapes}", "bring both to one shape")
+    if train.shape[1] != test.shape[1]:
+        channels = f"{train.shape[1]} and {test.shape[1]}"
+        raise InputError(f"training and test images differ in channels: {channels}", "make both grey or both RGB")
     if train.dtype != torch.float32 or test.dtype != torch.float32:
         raise InputError(f"images are {train.dtype} and {test.dtype}, not float32", "convert them with images.float()")
 

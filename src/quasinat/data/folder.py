@@ -48,8 +48,8 @@ def folder(
         raise InputError(f"there is no folder {root}", "check the path")
     train, test = _halves(root, test_share, seed)
     classes = tuple(train)
-    train_images, train_labels = _stack(list(train.values()), size, convert)
-    test_images, test_labels = _stack(list(test.values()), size, convert)
+    train_images, train_labels = stack_images(list(train.values()), size, convert)
+    test_images, test_labels = stack_images(list(test.values()), size, convert)
     description = f"{len(classes)} classes of images from the folder {root.name or root}."
     return Dataset("folder", train_images, train_labels, test_images, test_labels, classes, description)
 
@@ -61,14 +61,14 @@ def _halves(root: Path, test_share: float, seed: int) -> tuple[dict[str, list[Pa
         if other is None:
             remedy = f"add one, or pass {root / 'train'} to have a share split off"
             raise InputError(f"{root} has train/ but neither test/ nor val/", remedy)
-        train, test = _classes(root / "train"), _classes(other)
+        train, test = class_folders(root / "train"), class_folders(other)
         if train.keys() != test.keys():
             odd = min(train.keys() ^ test.keys())
             raise InputError(
                 f"class {odd!r} is in only one of {root / 'train'} and {other}", "give both the same classes"
             )
         return train, test
-    everything = _classes(root)
+    everything = class_folders(root)
     train, test = {}, {}
     for name, paths in everything.items():
         if len(paths) < 2:
@@ -81,7 +81,12 @@ def _halves(root: Path, test_share: float, seed: int) -> tuple[dict[str, list[Pa
     return train, test
 
 
-def _classes(root: Path) -> dict[str, list[Path]]:
+def class_folders(root: Path) -> dict[str, list[Path]]:
+    """The image files of each class folder below `root`, both sorted by name.
+
+    Raises:
+        InputError: there is no class folder, or one without images.
+    """
     folders = _visible_folders(root)
     if not folders:
         raise InputError(f"there are no class folders in {root}", _LAYOUT)
@@ -100,8 +105,8 @@ def _image_files(path: Path) -> list[Path]:
     return images
 
 
-def _stack(per_class: list[list[Path]], size: int, convert: str | None) -> tuple[Tensor, Tensor]:
-    """Images and labels, class by class; 8 bits per pixel until the last step."""
+def stack_images(per_class: list[list[Path]], size: int, convert: str | None) -> tuple[Tensor, Tensor]:
+    """Images and labels, class by class; 8 bits per pixel until the last step. Errors as of `folder`."""
     labels = torch.tensor([label for label, paths in enumerate(per_class) for _ in paths])
     stack = torch.empty(len(labels), 1 if convert == "grey" else 3, size, size, dtype=torch.uint8)
     for index, path in enumerate(path for paths in per_class for path in paths):

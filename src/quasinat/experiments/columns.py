@@ -12,6 +12,7 @@ from quasinat.experiments.settings import DemoSettings
 
 CLEAN = "clean"
 BATCH = 200
+BATCH_PIXELS = BATCH * 64 * 64  # of the images of a batch together at most: larger ones go fewer at a time
 
 Attack = Callable[..., AttackResult]
 
@@ -52,8 +53,14 @@ def attacked(
 ) -> Images:
     """The adversarial images of a whole set, in batches; `report` hears how many images are done."""
     parts = []
-    for start in range(0, len(images), BATCH):
-        batch = slice(start, start + BATCH)
+    size = batch_size(images)
+    for start in range(0, len(images), size):
+        batch = slice(start, start + size)
         parts.append(attack(model, images[batch], labels[batch]).images)
-        report(min(start + BATCH, len(images)))
+        report(min(start + size, len(images)))
     return torch.cat(parts)
+
+
+def batch_size(images: Images) -> int:
+    """How many images of this size a network takes at a time."""
+    return max(1, min(BATCH, BATCH_PIXELS // images[0, 0].numel())) if len(images) else BATCH

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from quasinat.arrays import Images
 from quasinat.errors import UsageError
 
-BISECTIONS = 10
+INTERPOLATIONS, BISECTIONS = 4, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,17 +23,19 @@ class Matched:
 
 
 def matching(
-    at: Callable[[float], Images], accuracy: Callable[[Images], float], target: float, *, bisections: int = BISECTIONS
+    at: Callable[[float], Images], accuracy: Callable[[Images], float], target: float, *, enough: float = 0.0
 ) -> Matched:
     """The attack at the share of its budget that leaves the undefended classifier closest to `target`.
 
-    An attack that leaves more than that at its whole budget is taken as it is.
+    An attack that leaves more than that at its whole budget is taken as it is. The bracket of shares is first cut where
+    the straight line through its ends meets the target, which is close where the accuracy falls evenly, and then in
+    halves, which no leap can hinder.
 
     Args:
         at: the adversarial images at a share of the stated budget, 0 to 1; of 0 the clean images.
         accuracy: of the undefended classifier.
         target: the accuracy to come to, in [0, 1].
-        bisections: of the share; the accuracy falls as it grows.
+        enough: a difference from the target that ends the search.
 
     Raises:
         UsageError: the classifier gets fewer of the clean images right than the target.
@@ -49,9 +51,11 @@ def matching(
         raise UsageError(problem, f"no attack brings it to the {target:.1%} that the paper prints")
     if high.accuracy >= target:
         return high
-    for _ in range(bisections):
-        middle = tried((low.share + high.share) / 2)
+    for cut in range(INTERPOLATIONS + BISECTIONS):
+        straight = cut < INTERPOLATIONS and low.accuracy > high.accuracy
+        at_share = (low.accuracy - target) / (low.accuracy - high.accuracy) if straight else 0.5
+        middle = tried(low.share + at_share * (high.share - low.share))
         low, high = (middle, high) if middle.accuracy >= target else (low, middle)
-        if middle.accuracy == target:
+        if abs(middle.accuracy - target) <= enough:
             return middle
     return min(low, high, key=lambda found: abs(found.accuracy - target))

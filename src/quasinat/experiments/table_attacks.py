@@ -8,6 +8,7 @@ from torch import nn
 
 from quasinat.arrays import Images, Labels
 from quasinat.attacks import (
+    AttackResult,
     Dissimilarity,
     Linf,
     bim,
@@ -20,6 +21,7 @@ from quasinat.attacks import (
 )
 from quasinat.errors import UsageError, did_you_mean
 from quasinat.experiments.columns import CLEAN, Attack
+from quasinat.experiments.mean_columns import is_mean, per_image
 from quasinat.experiments.table_settings import TableSettings
 
 KNOWN = ("fgsm", "bim", "deepfool", "cw", "universal", "pgd-linf")
@@ -28,11 +30,12 @@ LEARNT_ON = 500  # training images of a universal perturbation
 
 def column_attack(
     column: str, settings: TableSettings, learn_on: Callable[[], tuple[nn.Module, Images, Labels]]
-) -> Attack:
+) -> partial[AttackResult]:
     """The attack that a column names, as `fgsm-0.08` or `pgd-linf-0.031`.
 
     The number is the L2-dissimilarity of each image (the paper, section 5.1), of `pgd-linf` the radius of the
-    L-infinity ball. BIM, DeepFool and CW are held to it.
+    L-infinity ball. BIM, DeepFool and CW are held to it. `fgsm-mean-0.06` has the attack of `fgsm-0.06`, to be given to
+    `moved_on_average`.
 
     Args:
         settings: steps and searches.
@@ -41,13 +44,16 @@ def column_attack(
     Raises:
         UsageError: there is no such attack, or its size is no number.
     """
+    stated = column
+    if is_mean(column):
+        column = per_image(column)
     name, _, size = column.rpartition("-")
     if name not in KNOWN:
-        raise UsageError(f"there is no column {column!r}", did_you_mean(column, [CLEAN, *(f"{n}-0.08" for n in KNOWN)]))
+        raise UsageError(f"there is no column {stated!r}", did_you_mean(stated, [CLEAN, *(f"{n}-0.08" for n in KNOWN)]))
     try:
         radius = float(size)
     except ValueError:
-        raise UsageError(f"the column {column!r} has no size", "write it as fgsm-0.08") from None
+        raise UsageError(f"the column {stated!r} has no size", "write it as fgsm-0.08") from None
     if name == "pgd-linf":
         return partial(pgd, budget=Linf(radius), steps=settings.white_box_steps, seed=settings.seed)
     held = Dissimilarity(radius)

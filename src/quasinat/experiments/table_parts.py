@@ -16,21 +16,27 @@ from torch import nn
 from quasinat.arrays import Images, Labels
 from quasinat.attacks import Dissimilarity, held_to
 from quasinat.data import Dataset
+from quasinat.errors import UsageError
 from quasinat.evaluation import CORRUPTIONS, corrupted
-from quasinat.experiments.columns import BATCH, CLEAN, attacked
+from quasinat.experiments.columns import CLEAN, attacked, batch_size
 from quasinat.experiments.matching import matching
+from quasinat.experiments.mean_columns import is_mean, moved_on_average, scaled
 from quasinat.experiments.progress import Progress
 from quasinat.experiments.table_attacks import column_attack
+from quasinat.experiments.table_classifiers import CLASSIFIERS
 from quasinat.experiments.table_learned import LEARNED
 from quasinat.experiments.table_settings import TableSettings
 from quasinat.experiments.table_spec import Row
 from quasinat.experiments.transforms import NamedTransform, defence_transform
 from quasinat.experiments.workspace import Step, Workspace
-from quasinat.networks import VGG, load_classifier, save_classifier, vgg
+from quasinat.networks import Classifier, load_classifier, save_classifier
 from quasinat.training import train_classifier
 
 STEPPED = ("bim",)  # attacks that take another way at another budget; the others go less far on the same one
+VANILLA = "vanilla"
+TRAIN = "train"
 CHUNK = 100  # images transformed together: what an interruption loses of them at most
+KEPT_PIXELS = 128 * 128
 Train = Callable[..., nn.Module]
 
 
@@ -42,6 +48,8 @@ class Parts:
         data: the images, cut to the settings' numbers.
         workspace: keeps what was made.
         device: where networks and attacks run.
+        network: a key of `CLASSIFIERS`.
+        weights: the file that some of them start from.
     """
 
     data: Dataset
@@ -49,6 +57,8 @@ class Parts:
     workspace: Workspace
     progress: Progress
     device: str = "cpu"
+    network: str = "vgg"
+    weights: Path | None = None
     _loaded: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -60,9 +70,9 @@ class Parts:
         """Of the test images."""
         return self.data.test_labels
 
-    def vanilla(self) -> VGG:
+    def vanilla(self) -> Classifier:
         """The undefended classifier, which the gray-box attacks are made on."""
-        return self.classifier("vanilla", lambda: self.data.train_images)
+        return self.classifier(VANILLA, lambda: self.data.train_images)
 
     def classifier(
         self,
@@ -74,47 +84,54 @@ class Parts:
         network: Mapping[str, Any] | None = None,
         seed: int | None = None,
         **options: Any,
-    ) -> VGG:
+    ) -> Classifier:
         """The classifier of that name, trained once; interrupted, the training loses at most an epoch.
 
         Args:
             images: of the training half, asked only where it has to be trained.
             train: how; takes `network, images, labels` and the options of `train_classifier`.
+            epochs: unless given, those that such a network is trained with.
             network: options of `vgg` besides the settings'.
             seed: of weights and batches; the settings' if none is given.
             options: more of `train`.
+
+        Raises:
+            UsageError: it would have to be trained, and the image set's network cannot be, or not so.
         """
         if name in self._loaded:
-            found: VGG = self._loaded[name]
+            found: Classifier = self._loaded[name]
             return found
         path = self._file("networks", name)
         if not path.is_file():
-            settings, number = self.settings, epochs or self.settings.epochs
+            settings = self.settings
             seed = settings.seed if seed is None else seed
-            blank = vgg(
-                settings.network,
-                classes=self.classes,
-                channels=self.data.train_images.shape[1],
-                seed=seed,
-                **(network or {}),
-            )
-            half = images().to(self.device)
-            with self.progress.task(f"train the classifier {name}", number) as report:
-                train(
-                    blank.to(self.device),
-                    half,
-                    self.data.train_labels.to(self.device),
-                    epochs=number,
-                    seed=seed,
-                    checkpoint=path.with_suffix(".checkpoint"),
-                    on_epoch=lambda epoch, loss: report(epoch, f"loss {loss:.4f}"),
-                    **options,
-                )
+            start = CLASSIFIERS[self.network](self.data, settings, self.weights, seed, network or {})
+            if start.epochs == 0 and name != VANILLA:
+                raise UsageError("the only network of this table is the one that is attacked", "leave the row out")
+            blank = start.network
+            if start.epochs:
+                number, options = epochs or start.epochs, {**start.options, **options}
+                self._train(name, blank, images(), partial(train, epochs=number, seed=seed, **options), number)
             save_classifier(path, blank.cpu(), {"name": name, "settings": settings.as_json()})
-            path.with_suffix(".checkpoint").unlink(missing_ok=True)
+            self._checkpoint(name).unlink(missing_ok=True)
         self._loaded[name] = load_classifier(path).to(self.device)
-        made: VGG = self._loaded[name]
+        made: Classifier = self._loaded[name]
         return made
+
+    def _train(self, name: str, network: nn.Module, images: Images, train: Train, epochs: int) -> None:
+        """Trains a network in place, with a bar and a checkpoint."""
+        labels = self.data.train_labels.to(self.device)
+        with self.progress.task(f"train the classifier {name}", epochs) as report:
+            train(
+                network.to(self.device),
+                images.to(self.device),
+                labels,
+                checkpoint=self._checkpoint(name),
+                on_epoch=lambda epoch, loss: report(epoch, f"loss {loss:.4f}"),
+            )
+
+    def _checkpoint(self, name: str) -> Path:
+        return self._file("networks", name).with_suffix(".checkpoint")
 
     def learned(self, kind: str) -> Path:
         """The file of what a defence learns from the training images, learned once.
@@ -125,7 +142,7 @@ class Parts:
         path = self._file("learned", kind.replace(" ", "-").replace(":", "-"))
         if kind == "classifier":
             self.vanilla()
-            return self._file("networks", "vanilla")
+            return self._file("networks", VANILLA)
         if not path.is_file():
             what, _, option = kind.partition(":")
             name, _, value = option.partition("=")
@@ -147,19 +164,26 @@ class Parts:
         found: NamedTransform = self._loaded[key]
         return found
 
-    def retrained(self, row: Row) -> VGG:
+    def retrained(self, row: Row) -> Classifier:
         """The classifier that was trained on a transformation's images (the paper, section 3.5)."""
-        return self.classifier(f"on-{row.key}", lambda: self.transformed(row, "train", self.data.train_images))
+        made = self.classifier(f"on-{row.key}", lambda: self.transformed(row, TRAIN, self.data.train_images))
+        self.workspace.forget(_piece(row, TRAIN))
+        return made
 
     def transformed(self, row: Row, name: str, images: Images) -> torch.Tensor:
-        """T of a named set, on the CPU, each piece of it computed once; random resizing makes the images larger."""
+        """T of a named set, on the CPU, each piece of it computed once; random resizing makes the images larger.
+
+        Large images of a test set are not kept once they are there: a table asks for them once, and they fill disks.
+        """
         transform, parts = self.transform(row), []
         with self.progress.task(f"{row.label} of the set {name}", len(images)) as report:
             for start in range(0, len(images), CHUNK):
                 piece = images[start : start + CHUNK]
                 compute = partial(_projected, transform, piece)
-                parts.append(self.workspace.step(f"{row.key}-of-{name}-{start:06}", compute)[0]["images"])
+                parts.append(self.workspace.step(f"{_piece(row, name)}{start:06}", compute)[0]["images"])
                 report(start + len(piece))
+        if name != TRAIN and images[0, 0].numel() > KEPT_PIXELS:
+            self.workspace.forget(_piece(row, name))
         return torch.cat(parts)
 
     def adversarial(self, column: str) -> Images:
@@ -170,7 +194,7 @@ class Parts:
         name, _, severity = column.rpartition("-")
         if name in CORRUPTIONS:
             return self._corrupted(name, int(severity))
-        return self.attacked("vanilla", column, self.vanilla, self.data.test_images, self.labels())
+        return self.attacked(VANILLA, column, self.vanilla, self.data.test_images, self.labels())
 
     def _corrupted(self, name: str, severity: int) -> Images:
         """The test images with a corruption, made once."""
@@ -192,6 +216,8 @@ class Parts:
         def at(share: float) -> Images:
             if share in (0, 1):
                 return clean if share == 0 else self.adversarial(column)
+            if is_mean(column):
+                return scaled(clean, self.adversarial(column), share)
             if name in STEPPED:
                 attack = column_attack(f"{name}-{share * float(size)}", self.settings, self._learning_half)
                 return attacked(
@@ -204,7 +230,7 @@ class Parts:
 
         def compute() -> Step:
             with self.progress.task(f"{column} brought to {target:.1%}", 1):
-                found = matching(at, accuracy, target)
+                found = matching(at, accuracy, target, enough=0.5 / len(labels))
             return {"images": found.images}, {"share": found.share, "accuracy": found.accuracy}
 
         tensors, values = self.workspace.step(f"{column}@{target}-on-vanilla", compute)
@@ -225,7 +251,11 @@ class Parts:
         def compute() -> Step:
             attack = column_attack(column, self.settings, self._learning_half)
             with self.progress.task(f"{column} on {name}", len(images)) as report:
-                made = attacked(attack, model(), images.to(self.device), labels.to(self.device), report=report)
+                there = images.to(self.device), labels.to(self.device)
+                if is_mean(column):
+                    made = moved_on_average(column, attack, model(), *there, batch_size=batch_size(images))
+                else:
+                    made = attacked(attack, model(), *there, report=report)
             return {"images": made.cpu()}, {}
 
         return self.workspace.step(f"{column}-on-{name}", compute)[0]["images"]
@@ -238,6 +268,11 @@ class Parts:
         return self.workspace.folder / folder / f"{name}.safetensors"
 
 
+def _piece(row: Row, name: str) -> str:
+    """What the names of the steps begin with that hold a row's T of a set."""
+    return f"{row.key}-of-{name}-"
+
+
 def _projected(transform: NamedTransform, images: Images) -> Step:
     return {"images": transform.project(images, any_size=True)}, {}
 
@@ -246,8 +281,9 @@ def _projected(transform: NamedTransform, images: Images) -> Step:
 def answers(model: nn.Module, images: Images, labels: Labels, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Whether a model is right about each image, and the probability that it gives its answer; on the CPU."""
     right, confidence = [], []
-    for start in range(0, len(images), BATCH):
-        batch = slice(start, start + BATCH)
+    size = batch_size(images)
+    for start in range(0, len(images), size):
+        batch = slice(start, start + size)
         most = model(images[batch].to(device)).softmax(1).max(1)
         right.append(most.indices.cpu() == labels[batch])
         confidence.append(most.values.cpu())

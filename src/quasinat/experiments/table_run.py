@@ -1,18 +1,19 @@
 """A run of tables: every cell once, resumable, a failure recorded and not the end; a result file for each table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quasinat.data import Dataset, load, subset
-from quasinat.errors import QuasinatError, UsageError, did_you_mean
+from quasinat.artefact import file_digest
+from quasinat.errors import QuasinatError, UsageError
 from quasinat.evaluation import accuracy_of, calibration, code_fingerprint, provenance
 from quasinat.experiments.columns import CLEAN
 from quasinat.experiments.devices import device_named
 from quasinat.experiments.measure import strength
 from quasinat.experiments.progress import Progress, Silent
 from quasinat.experiments.table_cells import Cell, cell
+from quasinat.experiments.table_images import IMAGE_SETS, image_set_named
 from quasinat.experiments.table_parts import Parts
 from quasinat.experiments.table_places import Place, places, share_of
 from quasinat.experiments.table_settings import TableSettings
@@ -21,42 +22,6 @@ from quasinat.experiments.workspace import Step, Workspace
 from quasinat.files import write_json
 
 SCHEMA = 1
-IMAGE_SETS: dict[str, Callable[[Path], Dataset]] = {
-    "cifar10": lambda root: load("cifar10", root),
-    "imagenet10-64": lambda root: _imagenet10(root, 64),
-    "imagenet10-128": lambda root: _imagenet10(root, 128),
-}
-"""How the tables' image sets are read from below one root."""
-
-
-def _imagenet10(root: Path, size: int) -> Dataset:
-    """The folder `imagenet10` of ten classes where there is one, else ten groups of the full set in `imagenet`."""
-    if (root / "imagenet").is_dir() and not (root / "imagenet10").is_dir():
-        return load("imagenet10", root / "imagenet", size=size)
-    return load("folder", root / "imagenet10", size=size)
-
-
-def image_set_named(name: str, root: Path, settings: TableSettings) -> Dataset:
-    """The image set of a table, cut to the settings' numbers, equally many of every class.
-
-    Where a set has fewer images than the settings ask for, it is taken whole; where one class has too few, every class
-    has as many as that one.
-
-    Raises:
-        UsageError: there is no such image set.
-        InputError: it is not below `root`.
-    """
-    if name not in IMAGE_SETS:
-        raise UsageError(f"there is no image set {name!r}", did_you_mean(name, list(IMAGE_SETS)))
-    whole = IMAGE_SETS[name](root)
-    if settings.train >= len(whole.train_images) and settings.test >= len(whole.test_images):
-        return whole
-    classes = len(whole.classes)
-    train, test = (
-        min(max(1, asked // classes), int(labels.bincount(minlength=classes).min()))
-        for asked, labels in ((settings.train, whole.train_labels), (settings.test, whole.test_labels))
-    )
-    return subset(whole, train, test, seed=settings.seed)
 
 
 def run_tables(
@@ -69,6 +34,7 @@ def run_tables(
     only: str | None = None,
     shard: tuple[int, int] | None = None,
     device: str = "auto",
+    weights: Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -81,6 +47,7 @@ def run_tables(
         only: see `places`; the other cells are read where they are there, and are "not run" where they are not.
         shard: (i, n): only the i-th share of the rows, from 1; a run without it then puts all together.
         device: "auto", "cpu" or "cuda".
+        weights: the file of MobileNetV2's weights, for the tables that start from them.
         overwrite: start afresh.
 
     Returns:
@@ -95,7 +62,15 @@ def run_tables(
     for table in tables:
         if table.data not in opened:
             opened[table.data] = open_parts(
-                table.data, preset, settings, root, out, device=device, overwrite=overwrite, progress=progress
+                table.data,
+                preset,
+                settings,
+                root,
+                out,
+                device=device,
+                weights=weights,
+                overwrite=overwrite,
+                progress=progress,
             )
         results[table.name] = _filled(table, preset, opened[table.data], wanted)
         write_json(out / f"{table.name}-{preset}.json", results[table.name])
@@ -110,6 +85,7 @@ def open_parts(
     out: Path,
     *,
     device: str = "auto",
+    weights: Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Parts:
@@ -125,8 +101,11 @@ def open_parts(
     where = device_named(device)
     images = image_set_named(data, root, settings)
     mark = {"data": images.fingerprint(), "settings": settings.as_json(), "code": code_fingerprint(), "device": where}
+    network = IMAGE_SETS[data].network
+    if weights is not None and network != "vgg":
+        mark["weights"] = file_digest(weights)
     workspace = Workspace(out / f"{data}-{preset}", mark, overwrite=overwrite)
-    return Parts(images, settings, workspace, progress or Silent(), where)
+    return Parts(images, settings, workspace, progress or Silent(), where, network, weights)
 
 
 def _filled(table: Table, preset: str, parts: Parts, wanted: set[str]) -> dict[str, Any]:
@@ -153,6 +132,7 @@ def _filled(table: Table, preset: str, parts: Parts, wanted: set[str]) -> dict[s
         "preset": preset,
         "settings": parts.settings.as_json(),
         "provenance": provenance() | {"device": parts.device},
+        "network": parts.network,
         "data": {
             "name": table.data,
             "train": len(data.train_images),

@@ -15,6 +15,7 @@ class TableSettings:
     Attributes:
         train, test: images drawn of each half, class by class.
         network, epochs: the classifiers; an adversarially trained one has `adversarial_epochs`.
+        tuning_epochs: of a network that starts from given weights.
         bim_steps, cw_steps, cw_search_steps, cw_constant: of the attacks; the constant is where the search of c starts.
         white_box_images, white_box_steps, expectation: of the white-box table: test images, steps of PGD, and the draws
             that a randomised defence's gradient is averaged over.
@@ -31,6 +32,7 @@ class TableSettings:
     network: str = "vgg-small"
     epochs: int = 20
     adversarial_epochs: int = 15
+    tuning_epochs: int = 3
     bim_steps: int = 20
     cw_steps: int = 50
     cw_search_steps: int = 4
@@ -68,12 +70,14 @@ class TableSettings:
         return value
 
 
+ALL = 1_000_000  # images: more than any of the sets has
 PRESETS: dict[str, TableSettings] = {
     "smoke": TableSettings(
         train=1000,
         test=200,
         epochs=15,
         adversarial_epochs=15,
+        tuning_epochs=2,
         cw_steps=30,
         white_box_images=50,
         white_box_steps=10,
@@ -91,12 +95,14 @@ PRESETS: dict[str, TableSettings] = {
         votes=50,
     ),
     "small": TableSettings(),
+    "medium": TableSettings(train=ALL, test=ALL),
     "full": TableSettings(
-        train=1_000_000,
-        test=100_000,
+        train=ALL,
+        test=ALL,
         network="vgg16",
         epochs=60,
         adversarial_epochs=30,
+        tuning_epochs=15,
         bim_steps=50,
         cw_steps=100,
         cw_search_steps=6,
@@ -114,7 +120,8 @@ PRESETS: dict[str, TableSettings] = {
         votes=1000,
     ),
 }
-"""On two cores `smoke` takes minutes a row and `small` hours; `full`, all images there are and VGG-16, wants a GPU."""
+"""On two cores `smoke` takes minutes a row, `small` hours a table, and `medium`, all images there are, a day or more;
+`full`, all images and VGG-16, wants a GPU."""
 
 
 def table_settings(preset: str) -> TableSettings:

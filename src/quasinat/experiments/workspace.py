@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,8 @@ class Workspace:
         self.seconds[name] = values["seconds"]
         write_tensors(path, tensors, {"values": json.dumps(values)})
         return tensors, values
+
+    def forget(self, prefix: str) -> None:
+        """Removes the steps whose names begin so: what they were needed for is done, and they are large."""
+        for path in self.steps.glob(f"{escape(prefix)}*.safetensors"):
+            path.unlink()

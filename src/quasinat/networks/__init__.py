@@ -1,7 +1,7 @@
 """Classifiers with their normalisation inside."""
 
-from quasinat.networks.classifier_file import load_classifier, save_classifier
-from quasinat.networks.mobilenet import MobileNetV2, load_mobilenet, mobilenet, of_classes
+from quasinat.networks.classifier_file import Classifier, load_classifier, save_classifier
+from quasinat.networks.mobilenet import MobileNetV2, load_mobilenet, mobilenet, of_classes, with_new_head
 from quasinat.networks.normalise import Normalise
 from quasinat.networks.saturating import SaturatedLinear, distance_from_saturation, saturation_penalty, unsaturated
 from quasinat.networks.thermometer import Thermometer, read_thermometer, thermometer, with_backward
@@ -12,6 +12,7 @@ __all__ = [
     "ENCODINGS",
     "PLANS",
     "VGG",
+    "Classifier",
     "MobileNetV2",
     "Normalise",
     "SaturatedLinear",
@@ -29,4 +30,5 @@ __all__ = [
     "vgg",
     "vgg16",
     "with_backward",
+    "with_new_head",
 ]

@@ -8,14 +8,17 @@ import torch
 
 from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
 from quasinat.errors import InputError, UsageError
+from quasinat.networks.mobilenet import MobileNetV2, mobilenet
 from quasinat.networks.thermometer import LEVELS, MOST_LEVELS
 from quasinat.networks.vgg import ACTIVATIONS, ENCODINGS, PLANS, VGG, vgg
 
 KIND = "classifier"
+MOBILENET = "mobilenet"
+Classifier = VGG | MobileNetV2
 _LARGEST = 2**16
 
 
-def save_classifier(path: str | Path, network: VGG, provenance: Card) -> None:
+def save_classifier(path: str | Path, network: Classifier, provenance: Card) -> None:
     """Writes an artefact of kind "classifier", whole or not at all.
 
     Args:
@@ -31,11 +34,12 @@ def save_classifier(path: str | Path, network: VGG, provenance: Card) -> None:
     for name, value in network.state_dict().items():
         if value.is_floating_point() and value.dtype != torch.float32:
             raise UsageError(f"the network holds {name} as {value.dtype}", "convert it with network.float()")
-    settings = {"network": network.plan, "classes": network.classes, "channels": network.channels, **network.options}
+    built = {"network": network.plan, **network.options} if isinstance(network, VGG) else {"network": MOBILENET}
+    settings = {**built, "classes": network.classes, "channels": network.channels}
     write_artefact(Path(path), KIND, network.state_dict(), {"settings": settings, "provenance": dict(provenance)})
 
 
-def load_classifier(path: str | Path) -> VGG:
+def load_classifier(path: str | Path) -> Classifier:
     """Reads what `save_classifier` wrote: the network in eval mode on the CPU; its `card` is the file's.
 
     Raises:
@@ -45,12 +49,14 @@ def load_classifier(path: str | Path) -> VGG:
     tensors, card = read_artefact(path, KIND)
     plan, classes, channels, options = _settings(path, card.get("settings"))
     with torch.device("meta"):  # shapes only, so that a damaged card costs no memory
-        blank = VGG(plan, classes, channels, **options).state_dict()
+        shapes = MobileNetV2(classes) if plan == MOBILENET else VGG(plan, classes, channels, **options)
+        blank = shapes.state_dict()
     check_tensors(path, tensors, {name: tuple(value.shape) for name, value in blank.items()})
     for name, value in blank.items():
         if tensors[name].dtype != value.dtype:
             raise InputError(f"{path} holds {name} as {tensors[name].dtype}, not {value.dtype}", "train it again")
-    network = vgg(plan, classes=classes, channels=channels, **options)
+    network: Classifier
+    network = mobilenet(classes) if plan == MOBILENET else vgg(plan, classes=classes, channels=channels, **options)
     network.load_state_dict(tensors)
     network.card = card
     return network.eval()
@@ -59,9 +65,9 @@ def load_classifier(path: str | Path) -> VGG:
 def _settings(path: Path, settings: Any) -> tuple[str, int, int, dict[str, Any]]:
     """The name of the plan, the classes, the channels and the options; an `InputError` names what a card has wrong."""
     given: Mapping[str, Any] = settings if isinstance(settings, dict) else {}
-    plan = given.get("network")
-    if plan not in list(PLANS):
-        raise InputError(f"{path} is of an unknown network {plan!r}", f"train one of: {', '.join(PLANS)}")
+    plan, plans = given.get("network"), [*PLANS, MOBILENET]
+    if plan not in plans:
+        raise InputError(f"{path} is of an unknown network {plan!r}", f"train one of: {', '.join(plans)}")
     options = {name: given[name] for name in ("activation", "encoding", "levels") if name in given}
     numbers = {name: given.get(name) for name in ("classes", "channels")}
     usable = {name: type(value) is int and 1 <= value <= _LARGEST for name, value in numbers.items()}

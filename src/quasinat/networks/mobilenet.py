@@ -60,10 +60,18 @@ class InvertedResidual(nn.Module):
         return values + made if self.residual else made
 
 
+class Signed(nn.Module):
+    """[0, 1] to [-1, 1]."""
+
+    def forward(self, images: Images) -> Images:
+        return 2 * images - 1
+
+
 class MobileNetV2(nn.Module):
     """Images `B 3 H W` in [0, 1], of at least 32 pixels a side and best 224, to logits `B classes`.
 
-    `card` is what the file said that it was read from; empty for a new one.
+    `card` is what the file said that it was read from; empty for a new one. As a VGG it can be taken apart into
+    `normalise`, `features` and, behind their average, `classifier`.
     """
 
     card: Card
@@ -72,6 +80,7 @@ class MobileNetV2(nn.Module):
         super().__init__()
         self.classes, self.channels = classes, 3
         self.card = {}
+        self.normalise = Signed()
         self.stem = SameConvolution(3, 32, 3, 2)
         blocks, channels = [], 32
         for expansion, out, repeats, stride in BLOCKS:
@@ -82,9 +91,14 @@ class MobileNetV2(nn.Module):
         self.head = SameConvolution(channels, FEATURES)
         self.classifier = nn.Linear(FEATURES, classes)
 
+    @property
+    def features(self) -> nn.Sequential:
+        """All convolutions in their order, on normalised images."""
+        return nn.Sequential(self.stem, *self.blocks, self.head)
+
     def embed(self, images: Images) -> Float[Tensor, "batch features"]:
         """The averaged features in front of the last linear layer."""
-        features: Tensor = self.head(self.blocks(self.stem(2 * images - 1)))
+        features: Tensor = self.features(self.normalise(images))
         return features.mean((2, 3))
 
     def forward(self, images: Images) -> Logits:
@@ -121,6 +135,14 @@ def load_mobilenet(path: str | Path) -> MobileNetV2:
     network.load_state_dict({name: value.float() for name, value in tensors.items()})
     network.card = dict(metadata)
     return network.eval()
+
+
+def with_new_head(network: MobileNetV2, classes: int) -> MobileNetV2:
+    """A copy for other classes, to be trained: its last layer is all zeros, which gives every class the same chance."""
+    made = of_classes(network, torch.zeros(classes, dtype=torch.int64))
+    nn.init.zeros_(made.classifier.weight)
+    nn.init.zeros_(made.classifier.bias)
+    return made
 
 
 def of_classes(network: MobileNetV2, classes: Tensor) -> MobileNetV2:

@@ -1,6 +1,7 @@
 """The commands `show`: what they print, what they write, and how they refuse."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from quasinat.cli.app import app
 from quasinat.cli.show import show
 from quasinat.data import Dataset, photographs
 from quasinat.experiments import strata_report
+from quasinat.layer import SparseTransformationLayer
 from quasinat.report import filter_sheet
 
 
@@ -62,6 +64,18 @@ def test_filters(folder: Path, tmp_path: Path, suffix: str, capsys: pytest.Captu
     assert cli.run(["show", "filters", str(folder / "layer.stl"), "--out", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     assert out.stat().st_size > 1000
+
+
+def test_filters_of_several_layers(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "filters.svg"
+    several = [str(folder / name) for name in ("layer.stl", "universal.stl")]
+    assert cli.run(["show", "filters", *several, "--out", str(out)]) == 0
+    said = re.findall(r"K = (\d+), S = (\d+), λ = [\d.]+(?:, stratum (\d+))?<", out.read_text())
+    shapes = [SparseTransformationLayer.load(Path(name)).filters.shape for name in several]
+    expected = [(str(shape[1]), str(shape[-1]), m) for shape in shapes for m in range(shape[0])]
+    assert sorted((k, s, int(m or 0)) for k, s, m in said) == sorted(expected)
+    sizes = [(int(k), int(s)) for k, s, _ in said]
+    assert sizes == sorted(sizes)
 
 
 @pytest.mark.usefixtures("small")
@@ -117,6 +131,11 @@ def test_strata(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["filters", "notes.txt", "--out", "F.png"], 1, ["notes.txt"]),
         (["codes", "layer.stl", "notes.txt", "--out", "F.png"], 1, ["notes.txt", "image"]),
         (["codes", "layer.stl", "image.png", "--out", "F.png", "--image-size", "3"], 1, ["smaller than the filters"]),
+        (
+            ["filters", "layer.stl", "universal.stl", "--out", "a.png", "--data", "photographs"],
+            2,
+            ["one layer", "--data"],
+        ),
         (["codes", "layer.stl", "image.png"], 2, ["--out", "codes --help"]),
         (["strata", "universal.stl", "--out", "F"], 2, ["no strata", "with strata"]),
         (["strata", "layer.stl", "--out", "F", "--samples", "typcal"], 2, ["typcal", "typical"]),

@@ -82,6 +82,13 @@ def test_what_cannot_be_shown_is_refused(parts: Parts) -> None:
         defence_pictures(parts, of_few("table5"), "fgsm-0.08", 11)
 
 
+def test_only_some_are_shown_where_a_row_is_named(parts: Parts) -> None:
+    labels = [strip.label for strip in defence_pictures(parts, of_few("table5"), "fgsm-0.08", 2, "jp*").strips]
+    assert labels == ["Adversarial", "JPEG 75", "Clean"]
+    with pytest.raises(UsageError, match="--only jpg means no row; did you mean 'jpeg'"):
+        defence_pictures(parts, of_few("table5"), "fgsm-0.08", 2, "jpg")
+
+
 def test_the_numbers_beside_the_pictures() -> None:
     clean = torch.full((2, 3, 8, 8), 0.5)
     strips = (

@@ -16,6 +16,7 @@ def defences(
     out: Annotated[Path, typer.Option(help="The picture: a .png, .svg or .pdf file.")],
     preset: Annotated[str, typer.Option(help="Of that run: smoke or small.")] = "small",
     attack: Annotated[str, typer.Option(help="One of the table's columns.")] = "fgsm-0.08",
+    only: Annotated[str | None, typer.Option(metavar="ROW", help="These defences only; * matches any text.")] = None,
     images: Annotated[int, typer.Option(help="How many test images.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     weights: Annotated[Path | None, typer.Option(help="Of that run: MobileNetV2's, of tables 3 and 7.")] = None,
@@ -25,6 +26,8 @@ def defences(
     """Adversarial images, what each defence makes of them, and the clean ones, as in the paper's figures 3 and 4.
 
     Example:  quasinat show defences table1 --preset smoke --root DIR --run tables --out defences.png
+
+    The layer alone, as in figures 11 to 14, or at each lambda, as in figure 5:  --only stl-cluster, figure5
     """
     from dataclasses import replace
 
@@ -41,7 +44,7 @@ def defences(
         settings = replace(settings, seed=seed)
     with Bars() as bars:
         parts = open_parts(chosen.data, preset, settings, root, run, device=device, weights=weights, progress=bars)
-        pictures = defence_pictures(parts, chosen, attack, images)
+        pictures = defence_pictures(parts, chosen, attack, images, only)
     behind = "the defence's own" if chosen.threat == "retrained" else "the vanilla"
     note = f"Under a picture: what {behind} classifier sees in it. The attack saw the vanilla classifier."
     defence_sheet(pictures, title=f"{chosen.data}, {attack}: what the defences make of it", note=note).save(out)

@@ -1,4 +1,4 @@
-"""quasinat show filters: every filter of a layer in one picture."""
+"""quasinat show filters: every filter of a layer, or of several, in one picture."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,9 @@ import typer
 
 
 def filters(
-    layer: Annotated[Path, typer.Argument(metavar="LAYER", help="The layer's file.")],
+    layers: Annotated[
+        list[Path], typer.Argument(metavar="LAYER...", help="The layer's file; of several, side by side.")
+    ],
     out: Annotated[Path, typer.Option(help="The picture: a .png, .svg or .pdf file.")],
     data: Annotated[str | None, typer.Option(help="Sort by use on photographs, cifar10 or folder.")] = None,
     root: Annotated[str | None, typer.Option(help="Where the images of cifar10 or folder are.")] = None,
@@ -23,19 +25,27 @@ def filters(
 
     Example:  quasinat show filters LAYER.stl --out filters.png
 
+    Several:  quasinat show filters tables/cifar10-small/learned/universal-layer-filters*.safetensors --out figure8.png
+
     By use:   quasinat show filters LAYER.stl --out filters.svg --data cifar10 --root DIR
     """
     from quasinat.cli.show_strata import image_settings
     from quasinat.errors import UsageError
     from quasinat.layer import SparseTransformationLayer
     from quasinat.report.filter_sheet import filters_of_layer, picture_format
+    from quasinat.report.layers_sheet import filters_of_layers
 
     picture_format(out)
     given = {"root": root, "image_size": image_size, "colour": colour, "convert": convert}
     foreign = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
     if data is None and foreign:
         raise UsageError(f"{foreign[0]} is given without --data", "name the image set with --data, or leave it out")
+    if len(layers) > 1 and data is not None:
+        raise UsageError("the use of filters is counted for one layer at a time", "leave --data out, or name one layer")
     settings = None if data is None else image_settings(data=data, seed=seed, **given)
-    loaded = SparseTransformationLayer.load(layer)
-    filters_of_layer(loaded, layer.name, settings, images).save(out)
+    loaded = [SparseTransformationLayer.load(layer) for layer in layers]
+    if len(layers) > 1:
+        filters_of_layers(sorted(loaded, key=lambda layer: layer.filters.shape[1:])).save(out)
+    else:
+        filters_of_layer(loaded[0], layers[0].name, settings, images).save(out)
     print(out)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from quasinat.arrays import Images
-from quasinat.errors import UsageError
+from quasinat.errors import UsageError, did_you_mean
 from quasinat.experiments.table_parts import Parts
 from quasinat.experiments.table_spec import Row, Table
 from quasinat.experiments.workspace import Step
@@ -45,7 +46,7 @@ class DefencePictures:
     column: str
 
 
-def defence_pictures(parts: Parts, table: Table, column: str, count: int) -> DefencePictures:
+def defence_pictures(parts: Parts, table: Table, column: str, count: int, only: str | None = None) -> DefencePictures:
     """The images that each transformation of a table makes of `count` adversarial ones.
 
     Of each class in turn the first test image is shown that the vanilla classifier is right about and the attack makes
@@ -55,9 +56,11 @@ def defence_pictures(parts: Parts, table: Table, column: str, count: int) -> Def
     Args:
         table: whose transformations are shown; the networks among its rows have no picture.
         column: the attack on the vanilla classifier, one of the table's columns but "clean".
+        only: the keys of the transformations that are shown, `*` matching any text; all by default.
 
     Raises:
-        UsageError: the column is not the table's, the table is a white-box one, or there are fewer images than wanted.
+        UsageError: the column is not the table's, the table is a white-box one, there are fewer images than wanted, or
+            no transformation is meant.
     """
     attacks = [name for name in table.columns if name != "clean"]
     if column not in attacks or table.threat == "white-box":
@@ -65,13 +68,16 @@ def defence_pictures(parts: Parts, table: Table, column: str, count: int) -> Def
         raise UsageError(f"{table.name} has no images under {column}", f"name {known}")
     if not 1 <= count <= len(parts.labels()):
         raise UsageError(f"--images {count} of {len(parts.labels())} test images", "give at least one, and no more")
+    rows = sorted((row for row in table.all_rows if row.defence), key=lambda row: row.key.startswith("stl"))
+    kept = [row for row in rows if only is None or fnmatchcase(row.key, only)]
+    if not kept:
+        raise UsageError(f"--only {only} means no row", did_you_mean(str(only), [row.key for row in rows]))
     clean, adversarial, labels = parts.data.test_images, parts.adversarial(column), parts.labels()
     vanilla = parts.vanilla()
     right, survived = (_seen(vanilla, images, parts.device) == labels for images in (clean, adversarial))
     shown = _shown(right & ~survived, labels, count)
-    rows = sorted((row for row in table.all_rows if row.defence), key=lambda row: row.key.startswith("stl"))
     strips = [_strip("Adversarial", adversarial[shown], vanilla, parts)]
-    for row in rows:  # the layers' last, beside the clean images
+    for row in kept:  # the layers' last, beside the clean images
         images = _transformed(parts, row, column, adversarial[shown], shown)
         classifier = parts.retrained(row) if table.threat == "retrained" else vanilla
         strips.append(_strip(row.label, images, classifier, parts))

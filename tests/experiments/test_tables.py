@@ -13,6 +13,7 @@ import torch
 
 from data.tiny_cifar10 import tiny_cifar10
 from quasinat import cli
+from quasinat.artefact import read_card
 from quasinat.data import Dataset
 from quasinat.defences.registry import DEFENCES, NEEDS
 from quasinat.errors import InputError, UsageError
@@ -24,7 +25,7 @@ from quasinat.experiments.table_images import IMAGE_SETS, balanced, image_set_na
 from quasinat.experiments.table_learned import LEARNED
 from quasinat.experiments.table_networks import NETWORKS
 from quasinat.experiments.table_places import content_hash, places, share_of
-from quasinat.experiments.table_run import run_tables
+from quasinat.experiments.table_run import open_parts, run_tables
 from quasinat.experiments.table_settings import PRESETS, TableSettings, table_settings
 from quasinat.experiments.table_spec import known_rows, table_named, table_names
 from quasinat.files import read_tensors
@@ -93,6 +94,7 @@ def test_every_table_is_one_of_the_papers_and_its_rows_are_known() -> None:
         "table7",
         "table8a",
         "table8b",
+        "variants",
     ]
     for name in table_names():
         table = table_named(name)
@@ -351,6 +353,23 @@ def test_a_set_of_uneven_classes_is_cut_to_its_smallest_or_taken_whole(
     whole = left == (10, 5)
     assert cut.train_labels.bincount().tolist() == ([6, 4] if whole else [left[0]] * 2)
     assert cut.test_labels.bincount().tolist() == ([3, 2] if whole else [left[1]] * 2)
+
+
+def test_the_variants_move_one_choice_each(root: Path, tmp_path: Path) -> None:
+    table = table_named("variants")
+    assert [sweep.axis for sweep in table.sweeps][1:3] == ["solver tolerance", "autoencoder epochs"]
+    assert len({row.key for row in table.all_rows}) == len(table.all_rows)
+    for only in ("solver-tolerance-0.1/clean", "autoencoder-epochs-2/clean", "training-epochs-10/clean"):
+        run_tables([table], "tiny", TINY, root, tmp_path, only=only, device="cpu")
+    folder = tmp_path / "cifar10-tiny"
+    card = read_card(folder / "learned" / "layer-autoencoder_epochs=2.safetensors")
+    assert card["provenance"]["autoencoder"]["epochs"] == 2
+    parts = open_parts("cifar10", "tiny", TINY, root, tmp_path, device="cpu")
+    rough, usual = (parts.transform(row).module for row in (table.sweeps[1].rows[0], known_rows()["stl-cluster"]))
+    assert (rough.solver.tolerance, usual.solver.tolerance) == (0.1, 1e-2)
+    images = parts.data.test_images
+    assert not rough(images).equal(usual(images))
+    torch.testing.assert_close(rough(images), usual(images), rtol=0, atol=0.1)
 
 
 def test_what_is_unknown_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from quasinat.defences.wavelet import WaveletShrinkage
 from quasinat.errors import UsageError, did_you_mean
 from quasinat.layer import SparseTransformationLayer
 from quasinat.networks import load_classifier
+from quasinat.sparse_coding import Auto
 
 
 def tvm_quilting(bank: PatchBank, *, drop: float = 0.5, weight: float = 0.03, seed: Seed = 0) -> nn.Sequential:
@@ -56,9 +57,12 @@ def crops(*, crops: int = 30, fraction: float = 90 / 224, seed: Seed = 0) -> Cro
     return CropEnsemble(None, crops=crops, fraction=fraction, seed=seed)
 
 
-def stl(layer: SparseTransformationLayer, *, sparsity: float | None = None) -> SparseTransformationLayer:
-    """The Sparse Transformation Layer itself, perhaps with another lambda."""
-    return layer if sparsity is None else layer.with_sparsity(sparsity)
+def stl(
+    layer: SparseTransformationLayer, *, sparsity: float | None = None, tolerance: float | None = None
+) -> SparseTransformationLayer:
+    """The Sparse Transformation Layer itself, perhaps with another lambda, or solved by `Auto` to another tolerance."""
+    changed = layer if sparsity is None else layer.with_sparsity(sparsity)
+    return changed if tolerance is None else changed.with_solver(Auto(tolerance=tolerance))
 
 
 DEFENCES: dict[str, Callable[..., nn.Module]] = {

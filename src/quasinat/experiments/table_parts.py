@@ -166,7 +166,8 @@ class Parts:
 
     def retrained(self, row: Row) -> Classifier:
         """The classifier that was trained on a transformation's images (the paper, section 3.5)."""
-        made = self.classifier(f"on-{row.key}", lambda: self.transformed(row, TRAIN, self.data.train_images))
+        images = partial(self.transformed, row, TRAIN, self.data.train_images)
+        made = self.classifier(f"on-{row.key}", images, epochs=row.epochs)
         self.workspace.forget(_piece(row, TRAIN))
         return made
 

@@ -26,6 +26,7 @@ class Row:
         learns: the kind of what a transformation has learned, if any.
         control_of: the key of a transformation's row whose retrained classifier sees the images as they are: what it
             withstands is not the transformation's merit.
+        epochs: of a transformation's own classifier, where they are not the settings'.
     """
 
     key: str
@@ -34,11 +35,12 @@ class Row:
     network: str | None = None
     learns: str | None = None
     control_of: str | None = None
+    epochs: int | None = None
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A figure's axis: a transformation at several values of one of its parameters, a row for each."""
+    """A figure's axis: a transformation, or its classifier, at several values of one parameter, a row for each."""
 
     axis: str
     values: tuple[int | float, ...]
@@ -141,14 +143,15 @@ def table_named(name: str) -> Table:
 
 
 def _sweep(name: str, axis: str, given: Mapping[str, Any]) -> Sweep:
-    """The rows of an axis: `{}` in `defence` and `learns` is the value."""
-    _check_keys(f"the sweep {axis!r} of {name}", given, {"defence", "learns", "values"})
+    """The rows of an axis: `{}` in `defence`, `learns` and `epochs` is the value."""
+    _check_keys(f"the sweep {axis!r} of {name}", given, {"defence", "learns", "epochs", "values"})
     rows = tuple(
         Row(
-            f"{axis}-{value}",
+            f"{axis.replace(' ', '-')}-{value}",
             f"{axis} = {value}",
             defence=given["defence"].format(value),
             learns=given["learns"].format(value),
+            epochs=int(given["epochs"].format(value)) if "epochs" in given else None,
         )
         for value in given["values"]
     )

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from quasinat.report.result_file import Results, layers
+from quasinat.report.templates import style
 
 # Colours that stand for the page's own; `inline` puts its CSS variables in their place.
 INK, RULE = "#010203", "#040506"
@@ -87,6 +88,22 @@ def learning_figure(results: Results) -> str | None:
         figure.legend(loc="outside lower center", ncols=2, fontsize=9)
         grid(axes)
         return inline(figure, "learning")
+
+
+def standalone(svg: str) -> str:
+    """What `inline` made, as a file of its own: the page's colours of the light scheme, on white."""
+    colours = " ".join(f"{name}: {value};" for name, value in light_colours().items())
+    look = f"<style>svg {{ {colours} color: {light_colours()['--ink']}; background: #ffffff; }}</style>"
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    head, _, rest = svg.partition(">")
+    return f"{head} {spaces}>{look}{rest}"
+
+
+def light_colours() -> dict[str, str]:
+    """The variables of the page's light scheme."""
+    first = re.search(r":root\s*{([^}]*)}", style())
+    assert first is not None
+    return dict(re.findall(r"(--[\w-]+):\s*(#[0-9a-f]{6})", first[1]))
 
 
 def grid(*axes: Any) -> None:

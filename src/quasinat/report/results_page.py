@@ -1,12 +1,13 @@
 """A folder of result files as pages: Markdown, a LaTeX file for each table, and one HTML page, from the files alone."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from quasinat.errors import InputError
 from quasinat.files import read_json, write_text
+from quasinat.report.figures import standalone
 from quasinat.report.table_content import Result, blocks_of, calibration_of, described, legend, strengths_of, why_empty
 from quasinat.report.table_figures import map_figure, sweep_figure
 from quasinat.report.table_latex import table_latex
@@ -14,11 +15,14 @@ from quasinat.report.table_sheet import table_markdown
 from quasinat.report.templates import environment, style
 
 SCHEMA = 1
-FIGURES = (sweep_figure, map_figure)
+FIGURES: dict[str, Callable[[Result], str | None]] = {"sweep": sweep_figure, "map": map_figure}
+"""What is drawn of a table where it has what that needs, by the end of the file's name."""
 
 
 def write_results(folder: Path, out: Path) -> list[Path]:
-    """Writes `OUT/results.md`, `OUT/<table>-<preset>.tex` and `OUT/index.html` from the result files below `folder`.
+    """Writes `OUT/results.md`, `OUT/index.html` and, of each table, `OUT/<table>-<preset>.tex` and its figures as SVG.
+
+    All of it is a pure function of the result files below `folder`.
 
     Returns:
         What was written.
@@ -31,6 +35,9 @@ def write_results(folder: Path, out: Path) -> list[Path]:
     pages = {out / f"{result['table']}-{result['preset']}.tex": table_latex(result) for result in results}
     pages[out / "results.md"] = "\n".join(table_markdown(result) for result in results)
     pages[out / "index.html"] = results_html(results)
+    for result in results:
+        for name, drawn in figures_of(result).items():
+            pages[out / f"{result['table']}-{result['preset']}-{name}.svg"] = standalone(drawn)
     for path, text in pages.items():
         write_text(path, text)
     return list(pages)
@@ -70,7 +77,7 @@ def results_html(results: Sequence[Result]) -> str:
             "blocks": blocks_of(result),
             "legend": legend(result),
             "reasons": why_empty(result),
-            "figures": [Markup(drawn) for draw in FIGURES if (drawn := draw(result)) is not None],
+            "figures": [Markup(drawn) for drawn in figures_of(result).values()],
             "calibration": calibration_of(result),
             "strengths": strengths_of(result),
             "made": made_by(result),
@@ -78,6 +85,11 @@ def results_html(results: Sequence[Result]) -> str:
         for result in results
     ]
     return environment().get_template("results.html").render(css=style(), tables=tables)
+
+
+def figures_of(result: Result) -> dict[str, str]:
+    """The figures of a table as inline SVG, by their names."""
+    return {name: drawn for name, draw in FIGURES.items() if (drawn := draw(result)) is not None}
 
 
 def made_by(result: Result) -> str:

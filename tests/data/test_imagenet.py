@@ -43,6 +43,11 @@ def test_the_classes_keep_their_numbers_and_the_halves_their_sizes(root: Path) -
         assert reds[(255 * images[:, 0, 0, 0]).round().long()].equal(labels)
     assert len(data.classes) == CLASSES
     assert [data.classes[number] for number in (0, 1, 217)] == ["n01440764", "1", "n02102040"]
+    (root / "val" / "labels.csv").write_text(
+        "wnid,class_index,name\nn01440764,0,tench\nn02102040,217,\nn03888257,701,parachute"
+    )
+    named = imagenet(root, size=24, training_size=16)
+    assert [named.classes[number] for number in (0, 1, 217, 701)] == ["tench", "1", "n02102040", "parachute"]
     alone = imagenet(root / "val", training=root / "train", size=24, training_size=16)
     assert alone.fingerprint() == data.fingerprint()
 

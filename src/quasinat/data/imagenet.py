@@ -29,7 +29,8 @@ def imagenet(
 
     An image is scaled so that its short side has `size` pixels (Lanczos) and cropped in its centre. Classes are
     numbered as everywhere: the WordNet ids in their order. Where only some of the classes are there, a file
-    `labels.csv` with the columns `wnid` and `class_index` says which; they keep their numbers.
+    `labels.csv` with the columns `wnid` and `class_index` says which; they keep their numbers. A column `name` has
+    their names, which are else the ids.
 
     Args:
         root: holds `val` with a folder for each WordNet id, and `train`; or those of `val` itself.
@@ -48,7 +49,7 @@ def imagenet(
     root = Path(root)
     validation = root / "val" if (root / "val").is_dir() else root
     halves = []
-    numbers = _class_numbers(validation)
+    numbers, names = _class_numbers(validation)
     for half, folder, count, side in (
         ("train", Path(training or root / "train"), train, training_size),
         ("test", validation, test, size),
@@ -61,31 +62,33 @@ def imagenet(
                 raise InputError(f"the class {name} of {folder} has no number", f"add it to {validation / LABELS}")
         images, places = stack_images(list(chosen.values()), side, "rgb")
         halves.append((images, torch.tensor([numbers[name] for name in chosen])[places]))
-    known = {number: name for name, number in numbers.items()}
+    known = {number: names[identifier] for identifier, number in numbers.items()}
     classes = tuple(known.get(number, str(number)) for number in range(CLASSES))
     description = f"ImageNet's validation images, {len(halves[1][0])} of them at {size} px."
     return Dataset("imagenet", *halves[0], *halves[1], classes, description)
 
 
-def _class_numbers(validation: Path) -> dict[str, int]:
-    """The number of each WordNet id: from the file, or by their order where all are there."""
+def _class_numbers(validation: Path) -> tuple[dict[str, int], dict[str, str]]:
+    """The number and the name of each WordNet id: from the file, or by their order where all are there."""
     path = validation / LABELS
     if path.is_file():
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                numbers = {row["wnid"]: int(row["class_index"]) for row in csv.DictReader(file)}
+                rows = list(csv.DictReader(file))
+            numbers = {row["wnid"]: int(row["class_index"]) for row in rows}
+            known = {row["wnid"]: row.get("name") or row["wnid"] for row in rows}
         except (KeyError, ValueError, UnicodeDecodeError):
-            numbers = {}
+            numbers, known = {}, {}
         if not numbers or not all(0 <= number < CLASSES for number in numbers.values()):
             raise InputError(
                 f"{path} has no usable columns wnid and class_index", "write one number below 1000 a class"
             )
-        return numbers
+        return numbers, known
     names = list(class_folders(validation)) if validation.is_dir() else []
     if len(names) != CLASSES:
         problem = f"there are {len(names)} class folders in {validation}, not {CLASSES}"
         raise InputError(problem, f"{_LAYOUT}, or number the classes in {path.name}")
-    return {name: number for number, name in enumerate(sorted(names))}
+    return {name: number for number, name in enumerate(names)}, {name: name for name in names}
 
 
 def _drawn(classes: dict[str, list[Path]], count: int, seed: int, half: str) -> dict[str, list[Path]]:

@@ -1,6 +1,7 @@
 """ImageNet-10 from a tree of WordNet ids: the groups, what is drawn, what is passed over, what is refused."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from quasinat.data import load
+from quasinat.data import load, subset
 from quasinat.data.imagenet10 import imagenet10, imagenet10_groups
 from quasinat.errors import InputError, UsageError
 from quasinat.experiments.table_images import image_set_named
@@ -81,3 +82,16 @@ def test_what_is_missing_is_named(tree: Path) -> None:
         imagenet10(tree / "imagenet", size=32)
     with pytest.raises(UsageError, match="train_each is 0"):
         imagenet10(tree, train_each=0)
+
+
+def test_the_classes_of_a_folder_have_names_in_pictures_and_keep_their_images(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for name in ("n01440764", "n99999999"):
+            (tmp_path / "imagenet10" / part / name).mkdir(parents=True)
+            for number in range(3):
+                picture = np.full((64, 64, 3), number, dtype=np.uint8)
+                Image.fromarray(picture).save(tmp_path / "imagenet10" / part / name / f"{number}.png")
+    data = image_set_named("imagenet10-64", tmp_path, replace(table_settings("smoke"), train=4, test=2))
+    assert data.classes == ("tench", "n99999999")
+    plain = subset(load("folder", tmp_path / "imagenet10", size=64), 2, 1)
+    assert data.fingerprint() == plain.fingerprint()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,17 @@ TRAIN, TEST = 8000, 2000  # images of each class, the paper's section 5.1
 @cache
 def imagenet10_groups() -> dict[str, tuple[str, ...]]:
     """The WordNet ids of each of the ten classes."""
-    text = (files("quasinat.data") / "imagenet10.toml").read_text(encoding="utf-8")
-    return {name: tuple(ids) for name, ids in tomllib.loads(text).items()}
+    return {name: tuple(ids) for name, ids in _read("imagenet10.toml").items()}
+
+
+@cache
+def wordnet_names() -> dict[str, str]:
+    """The names of some WordNet ids."""
+    return _read("wordnet_names.toml")
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((files("quasinat.data") / name).read_text(encoding="utf-8"))
 
 
 def imagenet10(

@@ -1,11 +1,12 @@
 """The image sets of the tables by name: how they are read from below one root, and which classifiers they have."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from quasinat.data import Dataset, imagenet, load, subset
+from quasinat.data.imagenet10 import wordnet_names
 from quasinat.errors import UsageError, did_you_mean
 from quasinat.experiments.table_settings import TableSettings
 
@@ -27,7 +28,8 @@ def _imagenet10(size: int) -> Callable[[Path, TableSettings], Dataset]:
     def read(root: Path, settings: TableSettings) -> Dataset:
         if (root / "imagenet").is_dir() and not (root / "imagenet10").is_dir():
             return balanced(load("imagenet10", root / "imagenet", size=size), settings)
-        return balanced(load("folder", root / "imagenet10", size=size), settings)
+        found = balanced(load("folder", root / "imagenet10", size=size), settings)
+        return replace(found, classes=tuple(wordnet_names().get(name, name) for name in found.classes))
 
     return read
 

@@ -7,7 +7,7 @@ from quasinat.report.filter_sheet import EDGE, LINE, Sheet, as_colours, fitted
 from quasinat.report.pictures import psnr
 
 NAMES, SPACE = 200, 8  # the width of the column of names, and the gap between pictures
-SMALLEST, LARGEST = 64, 128  # of a picture's side, in units
+SMALLEST, LARGEST = 96, 128  # of a picture's side, in units
 
 
 def defence_sheet(pictures: DefencePictures, *, title: str = "", note: str = "") -> Sheet:

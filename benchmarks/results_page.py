@@ -1,4 +1,4 @@
-"""The measured parts of `docs/results.md`, each a pure function of a result file.
+"""The measured parts of `docs/results.md` and the drawings in `docs/figures`, each a pure function of a result file.
 
 python benchmarks/results_page.py      puts them into the page
 """
@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from quasinat.experiments.table_spec import table_names
+from quasinat.files import write_text
+from quasinat.report.figures import standalone
+from quasinat.report.results_page import figures_of
 from quasinat.report.table_content import cell_text, matched_columns
 from quasinat.report.table_sheet import table_markdown
 from table import update
 
-TABLES = ("table1", "table5")
 PRESET = "small"
-SEEDS = ("", "-seed-1")
+SEEDS = ("", "-seed-1", "-seed-2")
 LAYERS, CONTROL = ("stl", "stl-cluster"), "control"
 EXCERPT = ("none", CONTROL, "stl", "stl-cluster", "stl-control", "stl-cluster-control", "tvm", "quilting")
 NEAR = 0.03  # of the paper's
@@ -44,20 +47,23 @@ def finding(result: dict[str, Any], key: str, columns: Mapping[str, str], streng
     )
     said.append(f"ahead of every row that is no layer in {first}")
     printed = rows[key]["paper"]
-    near = sum(cells[column]["value"] >= printed[stated] - NEAR for stated, column in columns.items())
-    said.append(f"within 3 points of the paper's or better in {near}")
+    if printed:
+        near = sum(cells[column]["value"] >= printed[stated] - NEAR for stated, column in columns.items())
+        said.append(f"within 3 points of the paper's or better in {near}")
     return f"{label}, {strength}, of {len(columns)} attacks: {', '.join(said)}."
 
 
 def findings(result: dict[str, Any]) -> str:
-    """The sentences of both layers at both strengths, as a list in Markdown."""
+    """The sentences of both layers at both strengths, as a list in Markdown; none where attacks differ by the row."""
+    if result["threat"] == "white-box" or result["sweeps"]:
+        return ""
     stated = {column: column for column in result["columns"] if column != "clean"}
     strengths = {"at the stated budgets": stated, "strength-matched": matched_columns(result)}
     return "\n".join(
         f"- {finding(result, key, columns, strength)}"
         for key in LAYERS
         for strength, columns in strengths.items()
-        if columns
+        if columns and any(row["key"] == key for row in result["rows"])
     )
 
 
@@ -113,6 +119,24 @@ def excerpt(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def made(root: Path) -> list[str]:
+    """The tables and figures that there are result files of; the corruptions have a table of their own form."""
+    there = [name for name in table_names() if (root / "results" / "tables" / f"{name}-{PRESET}.json").is_file()]
+    return [name for name in there if name != "corruptions"]
+
+
+def drawings(root: Path) -> dict[Path, str]:
+    """The SVG files of the tables and figures, by their paths."""
+    found = {}
+    for name in made(root):
+        result = json.loads((root / "results" / "tables" / f"{name}-{PRESET}.json").read_text())
+        for kind, drawn in figures_of(result).items():
+            if kind == "map" and result["threat"] != "vanilla":  # figure 6 is of the attacked classifier
+                continue
+            found[root / "docs" / "figures" / f"{name}-{kind}.svg"] = standalone(drawn)
+    return found
+
+
 def sections(root: Path) -> dict[str, str]:
     """The sections of the page out of the result files below `root`."""
 
@@ -121,9 +145,9 @@ def sections(root: Path) -> dict[str, str]:
         return values
 
     parts = {}
-    for name in TABLES:
+    for name in made(root):
         result = read(f"{name}-{PRESET}")
-        parts[name] = f"{findings(result)}\n\n{table_markdown(result).partition(chr(10) * 2)[2]}"
+        parts[name] = f"{findings(result)}\n\n{table_markdown(result).partition(chr(10) * 2)[2]}".lstrip()
     seeds = [read(f"table1-{PRESET}{suffix}") for suffix in SEEDS]
     stated = {column: column for column in seeds[0]["columns"]}
     matched = matched_columns(seeds[0])
@@ -136,13 +160,14 @@ def sections(root: Path) -> dict[str, str]:
 def pages(root: Path) -> dict[Path, str]:
     """The pages with their measured parts, by their paths."""
     measured = sections(root)
-    made = {}
+    written = {}
     for path in (root / "docs" / "results.md", root / "README.md"):
         text = path.read_text(encoding="utf-8")
-        made[path] = update(text, {name: part for name, part in measured.items() if f"<!-- {name} -->" in text})
-    return made
+        written[path] = update(text, {name: part for name, part in measured.items() if f"<!-- {name} -->" in text})
+    return written
 
 
 if __name__ == "__main__":
-    for path, text in pages(Path(__file__).resolve().parents[1]).items():
-        path.write_text(text, encoding="utf-8")
+    here = Path(__file__).resolve().parents[1]
+    for path, text in (pages(here) | drawings(here)).items():
+        write_text(path, text)

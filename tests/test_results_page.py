@@ -1,5 +1,6 @@
 """docs/results.md shows what the committed result files say, and its sentences count right."""
 
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,14 @@ def test_the_pages_are_those_of_the_result_files(results: ModuleType) -> None:
     for name, text in results.sections(ROOT).items():
         assert text.strip()
         assert text.strip() in (readme if name == "excerpt" else PAGE)
+
+
+def test_every_drawing_is_there_and_has_what_the_result_files_say(results: ModuleType) -> None:
+    for path, drawn in results.drawings(ROOT).items():
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("<svg")
+        assert re.findall(r"<text[^>]*>([^<]*)<", text) == re.findall(r"<text[^>]*>([^<]*)<", drawn), path
+        assert path.name in PAGE
 
 
 def test_the_excerpt_is_a_part_of_the_table(results: ModuleType) -> None:

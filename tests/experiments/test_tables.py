@@ -19,7 +19,7 @@ from quasinat.defences.registry import DEFENCES, NEEDS
 from quasinat.errors import InputError, UsageError
 from quasinat.evaluation import CORRUPTIONS, calibration, corrupted, psnr
 from quasinat.evaluation.corruptions import SEVERITIES
-from quasinat.experiments import table_cells, table_learned, table_places, table_run, table_spec
+from quasinat.experiments import columns, table_cells, table_learned, table_parts, table_places, table_run, table_spec
 from quasinat.experiments.table_attacks import column_attack
 from quasinat.experiments.table_images import IMAGE_SETS, balanced, image_set_named
 from quasinat.experiments.table_learned import LEARNED
@@ -160,7 +160,7 @@ def test_every_row_names_what_exists() -> None:
             name = row.defence.partition(":")[0]
             assert name in DEFENCES
             wanted = NEEDS.get(name)
-            assert (row.learns or "").removeprefix("universal ") == (wanted or "")
+            assert (row.learns or "").removeprefix("universal ").partition(":")[0] == (wanted or "")
             assert row.learns in (None, "classifier", *LEARNED)
     used = {row.network for row in known_rows().values()} - {None}
     assert used == set(NETWORKS)
@@ -457,3 +457,31 @@ def test_a_pixelcnn_learns_on_a_crop_of_each_large_image(side: int, generator: t
     for image, crop in zip(images, crops, strict=True):
         windows = image.unfold(1, crop.shape[1], 1).unfold(2, crop.shape[2], 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
         assert any(window.equal(crop) for window in windows)
+
+
+def test_an_attack_that_is_cut_goes_on_where_it_was_and_leaves_the_same_images(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With batches of two images and pieces of two batches, cut in the second piece of ten images."""
+    for module in (columns, table_parts):
+        monkeypatch.setattr(module, "batch_size", lambda images: 2)
+    monkeypatch.setattr(table_parts, "ATTACKED", 2)
+    whole = open_parts("cifar10", "tiny", TINY, root, tmp_path / "whole", device="cpu").adversarial("bim-0.03")
+    parts = open_parts("cifar10", "tiny", TINY, root, tmp_path / "cut", device="cpu")
+    seen: list[int] = []
+
+    def cut(*arguments: Any, **options: Any) -> torch.Tensor:
+        seen.append(len(arguments[2]))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return columns.attacked(*arguments, **options)
+
+    monkeypatch.setattr(table_parts, "attacked", cut)
+    with pytest.raises(KeyboardInterrupt):
+        parts.adversarial("bim-0.03")
+    assert parts.adversarial("bim-0.03").equal(whole)
+    assert seen == [4, 4, 4, 2]
+    assert not [path.name for path in parts.workspace.steps.iterdir() if "=" in path.name]
+    parts.matched("bim-0.03", 0.05)
+    left = {path.name for path in parts.workspace.steps.iterdir() if path.name.startswith("bim-")}
+    assert left <= {"bim-0.03-on-vanilla.safetensors", "bim-0.03@0.05-on-vanilla.safetensors"}

@@ -64,3 +64,16 @@ def attacked(
 def batch_size(images: Images) -> int:
     """How many images of this size a network takes at a time."""
     return max(1, min(BATCH, BATCH_PIXELS // images[0, 0].numel())) if len(images) else BATCH
+
+
+@torch.no_grad()
+def answers(model: nn.Module, images: Images, labels: Labels, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whether a model is right about each image, and the probability that it gives its answer; on the CPU."""
+    right, confidence = [], []
+    size = batch_size(images)
+    for start in range(0, len(images), size):
+        batch = slice(start, start + size)
+        most = model(images[batch].to(device)).softmax(1).max(1)
+        right.append(most.indices.cpu() == labels[batch])
+        confidence.append(most.values.cpu())
+    return torch.cat(right), torch.cat(confidence)

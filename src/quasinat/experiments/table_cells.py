@@ -13,10 +13,10 @@ from quasinat.defences import Detector, RegionVote
 from quasinat.defences.transformation import Views, with_seed
 from quasinat.defended import Defended
 from quasinat.errors import UsageError
-from quasinat.experiments.columns import CLEAN
+from quasinat.experiments.columns import CLEAN, answers
 from quasinat.experiments.measure import mean_psnr
 from quasinat.experiments.table_networks import NETWORKS
-from quasinat.experiments.table_parts import Parts, answers
+from quasinat.experiments.table_parts import Parts
 from quasinat.experiments.table_spec import Row, known_rows
 from quasinat.networks import Thermometer, with_backward
 from quasinat.sparse_coding import Identity

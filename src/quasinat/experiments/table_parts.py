@@ -18,7 +18,7 @@ from quasinat.attacks import Dissimilarity, held_to
 from quasinat.data import Dataset
 from quasinat.errors import UsageError
 from quasinat.evaluation import CORRUPTIONS, corrupted
-from quasinat.experiments.columns import CLEAN, attacked, batch_size
+from quasinat.experiments.columns import CLEAN, Attack, answers, attacked, batch_size
 from quasinat.experiments.matching import matching
 from quasinat.experiments.mean_columns import is_mean, moved_on_average, scaled
 from quasinat.experiments.progress import Progress
@@ -36,6 +36,7 @@ STEPPED = ("bim",)  # attacks that take another way at another budget; the other
 VANILLA = "vanilla"
 TRAIN = "train"
 CHUNK = 100  # images transformed together: what an interruption loses of them at most
+ATTACKED = 5  # batches of images attacked together, likewise
 KEPT_PIXELS = 128 * 128
 Train = Callable[..., nn.Module]
 
@@ -213,6 +214,7 @@ class Parts:
         """
         clean, labels = self.data.test_images, self.labels()
         name, _, size = column.rpartition("-")
+        tried = []
 
         def at(share: float) -> Images:
             if share in (0, 1):
@@ -220,10 +222,8 @@ class Parts:
             if is_mean(column):
                 return scaled(clean, self.adversarial(column), share)
             if name in STEPPED:
-                attack = column_attack(f"{name}-{share * float(size)}", self.settings, self._learning_half)
-                return attacked(
-                    attack, self.vanilla(), clean.to(self.device), labels.to(self.device), report=lambda _: None
-                ).cpu()
+                tried.append(f"{name}-{share * float(size)}")
+                return self.attacked(VANILLA, tried[-1], self.vanilla, clean, labels)
             return held_to(clean, self.adversarial(column), Dissimilarity(share * float(size)))
 
         def accuracy(images: Images) -> float:
@@ -235,12 +235,14 @@ class Parts:
             return {"images": found.images}, {"share": found.share, "accuracy": found.accuracy}
 
         tensors, values = self.workspace.step(f"{column}@{target}-on-vanilla", compute)
+        for each in tried:
+            self.workspace.forget(f"{each}-on-{VANILLA}")
         return tensors["images"], values
 
     def attacked(
         self, name: str, column: str, model: Callable[[], nn.Module], images: Images, labels: Labels
     ) -> Images:
-        """Images under a column's attack on a model, on the CPU, made once.
+        """Images under a column's attack on a model, on the CPU, made once; an interruption loses a piece of them.
 
         Args:
             name: of the model.
@@ -251,15 +253,20 @@ class Parts:
 
         def compute() -> Step:
             attack = column_attack(column, self.settings, self._learning_half)
+            there, parts, size = (images.to(self.device), labels.to(self.device)), [], batch_size(images)
             with self.progress.task(f"{column} on {name}", len(images)) as report:
-                there = images.to(self.device), labels.to(self.device)
-                if is_mean(column):
-                    made = moved_on_average(column, attack, model(), *there, batch_size=batch_size(images))
-                else:
-                    made = attacked(attack, model(), *there, report=report)
-            return {"images": made.cpu()}, {}
+                if is_mean(column):  # of the whole set, which has one strength
+                    made = moved_on_average(column, attack, model(), *there, batch_size=size)
+                    return {"images": made.cpu()}, {}
+                for start in range(0, len(images), ATTACKED * size):
+                    seen, truth = (each[start : start + ATTACKED * size] for each in there)
+                    run = partial(_attacked, attack, model, seen, truth, _onward(report, start))
+                    parts.append(self.workspace.step(f"{column}-on-{name}={start:06}", run)[0]["images"])
+            return {"images": torch.cat(parts)}, {}
 
-        return self.workspace.step(f"{column}-on-{name}", compute)[0]["images"]
+        made = self.workspace.step(f"{column}-on-{name}", compute)[0]["images"]
+        self.workspace.forget(f"{column}-on-{name}=")
+        return made
 
     def _learning_half(self) -> tuple[nn.Module, Images, Labels]:
         half = self.data.train_images.to(self.device), self.data.train_labels.to(self.device)
@@ -274,18 +281,16 @@ def _piece(row: Row, name: str) -> str:
     return f"{row.key}-of-{name}-"
 
 
+def _attacked(
+    attack: Attack, model: Callable[[], nn.Module], images: Images, labels: Labels, report: Callable[[int], None]
+) -> Step:
+    return {"images": attacked(attack, model(), images, labels, report=report).cpu()}, {}
+
+
+def _onward(report: Callable[[int], None], start: int) -> Callable[[int], None]:
+    """Hears of a piece's images and reports them as the whole set's."""
+    return lambda done: report(start + done)
+
+
 def _projected(transform: NamedTransform, images: Images) -> Step:
     return {"images": transform.project(images, any_size=True)}, {}
-
-
-@torch.no_grad()
-def answers(model: nn.Module, images: Images, labels: Labels, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whether a model is right about each image, and the probability that it gives its answer; on the CPU."""
-    right, confidence = [], []
-    size = batch_size(images)
-    for start in range(0, len(images), size):
-        batch = slice(start, start + size)
-        most = model(images[batch].to(device)).softmax(1).max(1)
-        right.append(most.indices.cpu() == labels[batch])
-        confidence.append(most.values.cpu())
-    return torch.cat(right), torch.cat(confidence)

@@ -160,8 +160,10 @@ def test_every_row_names_what_exists() -> None:
             name = row.defence.partition(":")[0]
             assert name in DEFENCES
             wanted = NEEDS.get(name)
-            assert (row.learns or "").removeprefix("universal ").partition(":")[0] == (wanted or "")
-            assert row.learns in (None, "classifier", *LEARNED)
+            kind, _, changed = (row.learns or "").partition(":")
+            assert kind.removeprefix("universal ") == (wanted or "")
+            assert kind in ("", "classifier", *LEARNED)
+            assert not changed or hasattr(TINY, changed.partition("=")[0])
     used = {row.network for row in known_rows().values()} - {None}
     assert used == set(NETWORKS)
 

@@ -22,7 +22,7 @@ def test_what_it_says_of_the_strata_is_in_the_result_file() -> None:
     text = (ROOT / "results" / "imagenet10" / "strata.md").read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if line.startswith("| all |"))
     own, others, universal = (part.strip() for part in row.split("|")[6:9])
-    said = f"image's own dictionary is {own} dB, with those of other strata {others} dB, with a universal one {universal} dB"
+    said = f"own dictionary is {own} dB, with those of other strata {others} dB, with a universal one {universal} dB"
     assert said in " ".join(PAGE.split())
     report: Any = read_json(ROOT / "results" / "imagenet10" / "strata.json")
     assert strata_markdown(report) == text

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -487,3 +488,27 @@ def test_an_attack_that_is_cut_goes_on_where_it_was_and_leaves_the_same_images(
     parts.matched("bim-0.03", 0.05)
     left = {path.name for path in parts.workspace.steps.iterdir() if path.name.startswith("bim-")}
     assert left <= {"bim-0.03-on-vanilla.safetensors", "bim-0.03@0.05-on-vanilla.safetensors"}
+
+
+def test_each_images_outcome_is_beside_the_result_and_adds_up_to_it(
+    filled: tuple[Path, dict[str, dict[str, Any]]],
+) -> None:
+    out, results = filled
+    for name in ("table1", "table4"):
+        with np.load(out / f"{name}-tiny.npz") as file:
+            arrays = dict(file)
+        count = len(arrays["labels"])
+        assert count == 10
+        seen = {"labels"}
+        for row in results[name]["rows"]:
+            for column, cell in row["cells"].items():
+                key = f"{row['key']}/{column}"
+                if cell["status"] != "done":
+                    assert key not in arrays
+                    continue
+                seen |= {key} | ({f"{key}/flagged"} if "flagged" in cell else set())
+                assert arrays[key].shape == (cell["n"],)
+                assert float(arrays[key].mean()) == pytest.approx(cell["value"])
+                if "flagged" in cell:
+                    assert float(arrays[f"{key}/flagged"].mean()) == pytest.approx(cell["flagged"])
+        assert seen == set(arrays)

@@ -42,7 +42,7 @@ def run(
 ) -> None:
     """Fill the paper's tables: every defence against its attacks, beside what the paper prints.
 
-    Writes TABLE-PRESET.json and TABLE-PRESET.md for each table.
+    Writes TABLE-PRESET.json, TABLE-PRESET.md and, of each image, TABLE-PRESET.npz for each table.
     """
     from dataclasses import replace
 

@@ -14,12 +14,13 @@ from quasinat.experiments.measure import strength
 from quasinat.experiments.progress import Progress, Silent
 from quasinat.experiments.table_cells import Cell, cell
 from quasinat.experiments.table_images import IMAGE_SETS, image_set_named
+from quasinat.experiments.table_outcomes import table_outcomes
 from quasinat.experiments.table_parts import Parts
 from quasinat.experiments.table_places import Place, places, share_of
 from quasinat.experiments.table_settings import TableSettings
 from quasinat.experiments.table_spec import Table
 from quasinat.experiments.workspace import Step, Workspace
-from quasinat.files import write_json
+from quasinat.files import write_json, write_npz
 
 SCHEMA = 1
 
@@ -40,7 +41,8 @@ def run_tables(
 ) -> dict[str, dict[str, Any]]:
     """Fills the tables' cells and writes `OUT/<table>-<preset>.json` for each; the same call again goes on.
 
-    What the cells share lies in `OUT/<image set>-<preset>/`. A cell that cannot be filled has its reason in the result.
+    Beside it `OUT/<table>-<preset>.npz` has each image's outcome, see `table_outcomes`. What the cells share lies in
+    `OUT/<image set>-<preset>/`. A cell that cannot be filled has its reason in the result.
 
     Args:
         root: the folder below which the image sets lie.
@@ -74,6 +76,8 @@ def run_tables(
             )
         results[table.name] = _filled(table, preset, opened[table.data], wanted)
         write_json(out / f"{table.name}-{preset}.json", results[table.name])
+        parts = opened[table.data]
+        write_npz(out / f"{table.name}-{preset}.npz", table_outcomes(table, parts.workspace, parts.labels()))
     return results
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pages import page_module
@@ -59,6 +60,22 @@ def test_a_result_file_has_the_tables_rows_at_both_strengths(name: str) -> None:
     undefended = result["rows"][0]["cells"]
     for stated, column in table.matched.items():
         assert undefended[column]["value"] == pytest.approx(table.paper["none"][stated], abs=0.005)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results" / "tables").glob("*.npz")), ids=lambda path: path.stem)
+def test_each_images_outcomes_add_up_to_the_result(path: Path) -> None:
+    result: Any = read_json(path.with_suffix(".json"))
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    done = {
+        f"{row['key']}/{column}": cell["value"]
+        for row in result["rows"]
+        for column, cell in row["cells"].items()
+        if cell["status"] == "done"
+    }
+    assert {name for name in arrays if name != "labels" and not name.endswith("/flagged")} == set(done)
+    for name, value in done.items():
+        assert float(arrays[name].mean()) == pytest.approx(value), name
 
 
 def test_a_sentence_counts_columns(results: ModuleType) -> None:

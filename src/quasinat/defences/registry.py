@@ -1,5 +1,6 @@
 """The input transformations by name, what each has to have learned, and how a command line names one with options."""
 
+import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,8 +62,12 @@ def stl(
     layer: SparseTransformationLayer, *, sparsity: float | None = None, tolerance: float | None = None
 ) -> SparseTransformationLayer:
     """The Sparse Transformation Layer itself, perhaps with another lambda, or solved by `Auto` to another tolerance."""
-    changed = layer if sparsity is None else layer.with_sparsity(sparsity)
-    return changed if tolerance is None else changed.with_solver(Auto(tolerance=tolerance))
+    changed = copy.copy(layer)  # shares its tensors
+    if sparsity is not None:
+        changed.sparsity = sparsity
+    if tolerance is not None:
+        changed.solver = Auto(tolerance=tolerance)
+    return changed
 
 
 DEFENCES: dict[str, Callable[..., nn.Module]] = {

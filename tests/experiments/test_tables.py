@@ -150,6 +150,7 @@ def test_the_psnr_of_a_transformation_is_between_what_it_makes_of_attacked_image
     figure = map_figure(filled[1]["table5"])
     assert figure is not None
     assert sweep_figure(filled[1]["table5"]) is None
+    assert map_figure(filled[1]["corruptions"]) is None  # which are no attacks
 
 
 def test_every_row_names_what_exists() -> None:

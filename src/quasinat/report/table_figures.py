@@ -50,7 +50,7 @@ def sweep_figure(result: Result) -> str | None:
 def map_figure(result: Result) -> str | None:
     """PSNR against the interval from the lower to the higher of Acc(T(x0)) and Acc(T(x_adv)), of every transformation.
 
-    The paper's figure 6, for the first attack of the table; None where fewer than two rows have a PSNR.
+    The paper's figure 6, for the first attack of a gray-box table; None where fewer than two rows have a PSNR.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ def map_figure(result: Result) -> str | None:
         for row in result["rows"]
         if attack is not None and _done(row["cells"], [CLEAN, attack]) and "psnr" in row["cells"][attack]
     ]
-    if len(points) < 2 or result.get("sweeps"):
+    if len(points) < 2 or result.get("sweeps") or not result.get("matched"):
         return None
     name = f"map-{result['table']}-{result['preset']}"
     with rc_context({**STYLE, "svg.hashsalt": name}):

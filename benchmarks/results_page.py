@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from quasinat.evaluation import paired_difference
 from quasinat.experiments.table_spec import table_names
 from quasinat.files import write_text
 from quasinat.report.figures import standalone
@@ -85,6 +89,30 @@ def over_seeds(results: list[dict[str, Any]], columns: Mapping[str, str]) -> str
     return "\n".join(lines)
 
 
+def added(outcomes: list[Mapping[str, Any]], labels: Mapping[str, str], columns: Mapping[str, str]) -> str:
+    """What each layer's row gets right more than its controls, image by image, in points with the 95 % interval.
+
+    Args:
+        outcomes: arrays of `ROW/COLUMN`, a seed each, which are put together.
+        labels: of the rows.
+        columns: of the cells, by their headings.
+    """
+    lines = ["| points | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for layer in LAYERS:
+        for other in (CONTROL, f"{layer}-control"):
+            said = []
+            for column in columns.values():
+                ours, theirs = (
+                    torch.cat([torch.from_numpy(arrays[f"{key}/{column}"]) for arrays in outcomes])
+                    for key in (layer, other)
+                )
+                found = paired_difference(ours, theirs)
+                points = f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+                said.append(points.replace("-", "−"))
+            lines.append(f"| {labels[layer]} less *{labels[other]}* | " + " | ".join(said) + " |")
+    return "\n".join(lines)
+
+
 def corruptions(result: dict[str, Any]) -> str:
     """Each corruption's mean accuracy over the five severities, the lowest, and the clean calibration, in per cent."""
     kinds = list(dict.fromkeys(column.rpartition("-")[0] for column in result["columns"] if column != "clean"))
@@ -153,6 +181,14 @@ def sections(root: Path) -> dict[str, str]:
         stated = {column: column for column in seeds[0]["columns"]}
         said = (over_seeds(seeds, stated), "Strength-matched:", over_seeds(seeds, matched_columns(seeds[0])))
         parts[f"seeds of {name}"] = "\n\n".join(said)
+    for name, suffixes in (("table1", SEEDS), ("table2a", SEEDS[:1])):
+        result = read(f"{name}-{PRESET}")
+        paths = [root / "results" / "tables" / f"{name}-{PRESET}{suffix}.npz" for suffix in suffixes]
+        outcomes = [dict(np.load(path)) for path in paths]
+        labels = {row["key"]: row["label"] for row in result["rows"]}
+        stated = {column: column for column in result["columns"]}
+        said = (added(outcomes, labels, stated), "Strength-matched:", added(outcomes, labels, matched_columns(result)))
+        parts[f"what the layer adds in {name}"] = "\n\n".join(said)
     parts["corruptions"] = corruptions(read(f"corruptions-{PRESET}"))
     parts["excerpt"] = excerpt(read(f"table1-{PRESET}"))
     return parts

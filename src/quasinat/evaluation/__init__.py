@@ -5,6 +5,7 @@ from quasinat.evaluation.binarisation import Binarisation, binarisation
 from quasinat.evaluation.calibration import Calibration, calibration
 from quasinat.evaluation.corruptions import CORRUPTIONS, corrupted
 from quasinat.evaluation.image_quality import dissimilarity, largest_difference, psnr
+from quasinat.evaluation.paired import Difference, paired_difference
 from quasinat.evaluation.record import code_fingerprint, peak_memory, provenance
 from quasinat.evaluation.smoothing import (
     Certificates,
@@ -24,6 +25,7 @@ __all__ = [
     "Binarisation",
     "Calibration",
     "Certificates",
+    "Difference",
     "accuracy",
     "accuracy_of",
     "average_radius",
@@ -40,6 +42,7 @@ __all__ = [
     "lower_bound",
     "noise_counts",
     "outcomes",
+    "paired_difference",
     "peak_memory",
     "predict",
     "provenance",

@@ -91,9 +91,10 @@ def test_table_3_tunes_the_weights_on_ten_classes_and_moves_the_images_on_averag
     for row in ("none", "control", "stl-cluster", "stl-cluster-control", "d3-10k-4"):
         result = run(root, tmp_path, "table3", row)
     done = cells(result, "stl-cluster")
-    assert {cell["status"] for cell in done.values()} <= {"done", "failed"}
-    for column in table_named("table3").columns:
-        assert done[column]["status"] == "done", column
+    assert {column: cell["status"] for column, cell in done.items() if "@" not in column} == dict.fromkeys(
+        table_named("table3").columns, "done"
+    )
+    assert "failed" not in {cell["status"] for cell in done.values()}
     assert {row["key"] for row in result["rows"] if any(c["status"] == "done" for c in row["cells"].values())} == {
         "none",
         "control",

@@ -27,7 +27,9 @@ def defences(
 
     Example:  quasinat show defences table1 --preset smoke --root DIR --run tables --out defences.png
 
-    The layer alone, as in figures 11 to 14, or at each lambda, as in figure 5:  --only stl-cluster, figure5
+    Figure 11, one defence:  quasinat show defences table5 --only stl-cluster --root DIR --run tables --out a.png
+
+    Figure 5, each lambda:  quasinat show defences figure5 --root DIR --run tables --out a.png
     """
     from dataclasses import replace
 

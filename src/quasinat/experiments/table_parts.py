@@ -242,7 +242,9 @@ class Parts:
     def attacked(
         self, name: str, column: str, model: Callable[[], nn.Module], images: Images, labels: Labels
     ) -> Images:
-        """Images under a column's attack on a model, on the CPU, made once; an interruption loses a piece of them.
+        """Images under a column's attack on a model, on the CPU, made once, piece by piece.
+
+        An interruption loses a piece, or all where the set has one strength.
 
         Args:
             name: of the model.

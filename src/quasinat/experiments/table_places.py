@@ -64,7 +64,7 @@ def share_of(every: list[Place], shard: tuple[int, int] | None) -> list[Place]:
 
 
 def content_hash(place: Place, settings: TableSettings) -> str:
-    """Of all that decides a cell but its images: row, column, threat, the image set's name, settings and code."""
+    """Of what decides a cell, but images and weights: row, column, threat, image set's name, settings and code."""
     table = place.table
     parts = [table.data, table.threat, asdict(place.row), place.column, settings.as_json(), code_fingerprint()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -20,7 +20,17 @@ from quasinat.defences.registry import DEFENCES, NEEDS
 from quasinat.errors import InputError, UsageError
 from quasinat.evaluation import CORRUPTIONS, calibration, corrupted, psnr
 from quasinat.evaluation.corruptions import SEVERITIES
-from quasinat.experiments import columns, table_cells, table_learned, table_parts, table_places, table_run, table_spec
+from quasinat.experiments import (
+    columns,
+    kept_attacks,
+    table_attacks,
+    table_cells,
+    table_learned,
+    table_parts,
+    table_places,
+    table_run,
+    table_spec,
+)
 from quasinat.experiments.table_attacks import column_attack
 from quasinat.experiments.table_images import IMAGE_SETS, balanced, image_set_named
 from quasinat.experiments.table_learned import LEARNED
@@ -34,6 +44,7 @@ from quasinat.layer import SparseTransformationLayer
 from quasinat.networks import load_classifier
 from quasinat.report.table_figures import map_figure, sweep_figure
 from quasinat.report.table_sheet import table_markdown
+from quasinat.training.checkpoint import digest
 
 TINY = replace(
     PRESETS["smoke"],
@@ -470,6 +481,7 @@ def test_an_attack_that_is_cut_goes_on_where_it_was_and_leaves_the_same_images(
     for module in (columns, table_parts):
         monkeypatch.setattr(module, "batch_size", lambda images: 2)
     monkeypatch.setattr(table_parts, "ATTACKED", 2)
+    monkeypatch.setattr(table_parts, "WHITE_BOX", 3)
     whole = open_parts("cifar10", "tiny", TINY, root, tmp_path / "whole", device="cpu").adversarial("bim-0.03")
     parts = open_parts("cifar10", "tiny", TINY, root, tmp_path / "cut", device="cpu")
     seen: list[int] = []
@@ -480,15 +492,44 @@ def test_an_attack_that_is_cut_goes_on_where_it_was_and_leaves_the_same_images(
             raise KeyboardInterrupt
         return columns.attacked(*arguments, **options)
 
-    monkeypatch.setattr(table_parts, "attacked", cut)
+    monkeypatch.setattr(kept_attacks, "attacked", cut)
     with pytest.raises(KeyboardInterrupt):
         parts.adversarial("bim-0.03")
     assert parts.adversarial("bim-0.03").equal(whole)
     assert seen == [4, 4, 4, 2]
+    parts.attacked("stl", "bim-0.03", parts.vanilla, parts.data.test_images, parts.labels())
+    assert seen[4:] == [3, 3, 3, 1]
     assert not [path.name for path in parts.workspace.steps.iterdir() if "=" in path.name]
     parts.matched("bim-0.03", 0.05)
     left = {path.name for path in parts.workspace.steps.iterdir() if path.name.startswith("bim-")}
-    assert left <= {"bim-0.03-on-vanilla.safetensors", "bim-0.03@0.05-on-vanilla.safetensors"}
+    kept = ("bim-0.03-on-vanilla", "bim-0.03@0.05-on-vanilla", "bim-0.03-on-stl")
+    assert left <= {f"{name}.safetensors" for name in kept}
+
+
+@pytest.mark.parametrize("name", ["bim", "deepfool"])
+def test_an_attack_of_one_strength_is_cut_and_goes_on_with_the_batches_that_it_has(
+    name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten images in batches of four: whatever strengths are tried, no batch is attacked twice at one of them."""
+    monkeypatch.setattr(table_parts, "batch_size", lambda images: 4)
+    column, seen = f"{name}-mean-0.06", []
+    whole = open_parts("cifar10", "tiny", TINY, root, tmp_path / "whole", device="cpu").adversarial(column)
+    parts = open_parts("cifar10", "tiny", TINY, root, tmp_path / "cut", device="cpu")
+    attack = getattr(table_attacks, name)
+
+    def cut(*arguments: Any, **options: Any) -> Any:
+        seen.append((options.get("budget"), digest(arguments[1])))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return attack(*arguments, **options)
+
+    monkeypatch.setattr(table_attacks, name, cut)
+    with pytest.raises(KeyboardInterrupt):
+        parts.adversarial(column)
+    assert parts.adversarial(column).equal(whole)
+    assert seen.pop(1) == seen[1]
+    assert len(seen) == len(set(seen)) >= 3
+    assert not [path.name for path in parts.workspace.steps.iterdir() if "=" in path.name]
 
 
 def test_each_images_outcome_is_beside_the_result_and_adds_up_to_it(

@@ -8,6 +8,7 @@ from torch import nn
 from quasinat.arrays import Images, Labels
 from quasinat.attacks import AttackResult, Dissimilarity, calibrated
 from quasinat.errors import UsageError
+from quasinat.experiments.kept_attacks import Keep, keeping
 
 MEAN = "-mean"  # ends the attack's name in a column's, as `fgsm-mean-0.06`
 CLIMBING = ("fgsm", "bim")  # their strength is the radius of an L-infinity ball; the others' perturbations are scaled
@@ -27,7 +28,14 @@ def per_image(column: str) -> str:
 
 
 def moved_on_average(
-    column: str, attack: partial[AttackResult], model: nn.Module, images: Images, labels: Labels, *, batch_size: int
+    column: str,
+    attack: partial[AttackResult],
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    *,
+    batch_size: int,
+    keep: Keep,
 ) -> Images:
     """The adversarial images of a whole set, which move by the column's size on average.
 
@@ -42,6 +50,7 @@ def moved_on_average(
         images: the clean ones, `B C H W` in [0, 1].
         labels: the true classes.
         batch_size: images attacked at a time.
+        keep: of each batch at each strength that is tried, see `keeping`.
 
     Raises:
         UsageError: the attack does not move the images, or not as far.
@@ -51,8 +60,9 @@ def moved_on_average(
     options = {key: value for key, value in attack.keywords.items() if key != "budget"}
     if name in CLIMBING:
         options |= {"tolerance": TOLERANCE, "batch_size": batch_size}
-        return calibrated(attack.func, model, images, labels, target=Dissimilarity(target), **options).images
-    made = attack if name == "universal" else partial(attack.func, **options)
+        attack_of = keeping(attack.func, keep)
+        return calibrated(attack_of, model, images, labels, target=Dissimilarity(target), **options).images
+    made = keeping(attack if name == "universal" else partial(attack.func, **options), keep)
     parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
     attacked = torch.cat([made(model, *part).images for part in parts])
     return scaled_to_mean(images, attacked, target)

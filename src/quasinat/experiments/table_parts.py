@@ -18,7 +18,8 @@ from quasinat.attacks import Dissimilarity, held_to
 from quasinat.data import Dataset
 from quasinat.errors import UsageError
 from quasinat.evaluation import CORRUPTIONS, corrupted
-from quasinat.experiments.columns import CLEAN, Attack, answers, attacked, batch_size
+from quasinat.experiments.columns import CLEAN, answers, batch_size
+from quasinat.experiments.kept_attacks import in_pieces
 from quasinat.experiments.matching import matching
 from quasinat.experiments.mean_columns import is_mean, moved_on_average, scaled
 from quasinat.experiments.progress import Progress
@@ -37,6 +38,7 @@ VANILLA = "vanilla"
 TRAIN = "train"
 CHUNK = 100  # images transformed together: what an interruption loses of them at most
 ATTACKED = 5  # batches of images attacked together, likewise
+WHITE_BOX = 50  # images attacked together behind a defence, whose gradient may cost seconds an image
 KEPT_PIXELS = 128 * 128
 Train = Callable[..., nn.Module]
 
@@ -242,9 +244,7 @@ class Parts:
     def attacked(
         self, name: str, column: str, model: Callable[[], nn.Module], images: Images, labels: Labels
     ) -> Images:
-        """Images under a column's attack on a model, on the CPU, made once, piece by piece.
-
-        An interruption loses a piece, or all where the set has one strength.
+        """Images under a column's attack on a model, on the CPU, made once, piece by piece: see `in_pieces`.
 
         Args:
             name: of the model.
@@ -253,18 +253,18 @@ class Parts:
         if column == CLEAN:
             return images
 
+        def keep(piece: str, run: Callable[[], Step]) -> Step:
+            return self.workspace.step(f"{column}-on-{name}={piece}", run)
+
         def compute() -> Step:
             attack = column_attack(column, self.settings, self._learning_half)
-            there, parts, size = (images.to(self.device), labels.to(self.device)), [], batch_size(images)
+            there, size = (images.to(self.device), labels.to(self.device)), batch_size(images)
             with self.progress.task(f"{column} on {name}", len(images)) as report:
                 if is_mean(column):  # of the whole set, which has one strength
-                    made = moved_on_average(column, attack, model(), *there, batch_size=size)
+                    made = moved_on_average(column, attack, model(), *there, batch_size=size, keep=keep)
                     return {"images": made.cpu()}, {}
-                for start in range(0, len(images), ATTACKED * size):
-                    seen, truth = (each[start : start + ATTACKED * size] for each in there)
-                    run = partial(_attacked, attack, model, seen, truth, _onward(report, start))
-                    parts.append(self.workspace.step(f"{column}-on-{name}={start:06}", run)[0]["images"])
-            return {"images": torch.cat(parts)}, {}
+                size = ATTACKED * size if name == VANILLA else WHITE_BOX
+                return {"images": in_pieces(attack, model, *there, size=size, keep=keep, report=report)}, {}
 
         made = self.workspace.step(f"{column}-on-{name}", compute)[0]["images"]
         self.workspace.forget(f"{column}-on-{name}=")
@@ -281,17 +281,6 @@ class Parts:
 def _piece(row: Row, name: str) -> str:
     """What the names of the steps begin with that hold a row's T of a set."""
     return f"{row.key}-of-{name}-"
-
-
-def _attacked(
-    attack: Attack, model: Callable[[], nn.Module], images: Images, labels: Labels, report: Callable[[int], None]
-) -> Step:
-    return {"images": attacked(attack, model(), images, labels, report=report).cpu()}, {}
-
-
-def _onward(report: Callable[[int], None], start: int) -> Callable[[int], None]:
-    """Hears of a piece's images and reports them as the whole set's."""
-    return lambda done: report(start + done)
 
 
 def _projected(transform: NamedTransform, images: Images) -> Step:

@@ -95,6 +95,7 @@ def test_every_table_is_one_of_the_papers_and_its_rows_are_known() -> None:
         "corruptions",
         "figure5",
         "figure7",
+        "quilting",
         "table1",
         "table2a",
         "table2b",
@@ -385,6 +386,16 @@ def test_the_variants_move_one_choice_each(root: Path, tmp_path: Path) -> None:
     images = parts.data.test_images
     assert not rough(images).equal(usual(images))
     torch.testing.assert_close(rough(images), usual(images), rtol=0, atol=0.1)
+
+
+def test_the_quiltings_differ_in_their_bank_and_in_their_draw(root: Path, tmp_path: Path) -> None:
+    table = replace(table_named("quilting"), data="cifar10")
+    run_tables([table], "tiny", TINY, root, tmp_path, only="patches-1000/clean", device="cpu")
+    parts = open_parts("cifar10", "tiny", TINY, root, tmp_path, device="cpu")
+    few, nearest = (sweep.rows[0] for sweep in table.sweeps)
+    small, drawn, usual = (parts.transform(row).module for row in (few, nearest, known_rows()["quilting"]))
+    assert len(usual.bank) == len(drawn.bank) <= TINY.patches < len(small.bank) <= 1000  # equal patches count once
+    assert [made.neighbours for made in (small, drawn, usual)] == [1, 10, 1]
 
 
 def test_what_is_unknown_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

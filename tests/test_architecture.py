@@ -15,6 +15,7 @@ FILES = {str(path.relative_to(SOURCE)): path for path in sorted(SOURCE.rglob("*.
 ROOMS = [
     "arrays",
     "errors",
+    "parallel",
     "files",
     "artefact",
     "sparse_coding",

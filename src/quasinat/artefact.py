@@ -15,6 +15,7 @@ from torch import Tensor
 
 from quasinat.errors import InputError
 from quasinat.files import read_tensors, write_tensors
+from quasinat.parallel import leads
 
 SCHEMA = 2
 _KEY = "quasinat"
@@ -31,6 +32,8 @@ def versions() -> dict[str, str]:
 def write_artefact(path: Path, kind: str, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
     """Writes tensors and card, whole or not at all; the card gains `schema`, `kind` and `versions`.
 
+    Of several processes of a job, all of which call it with the same, the one that leads writes.
+
     Args:
         kind: what it is, such as "layer" or "strata".
         card: anything that JSON holds.
@@ -39,7 +42,8 @@ def write_artefact(path: Path, kind: str, tensors: Mapping[str, Tensor], card: M
         OutputError: the file system refuses.
     """
     whole = {"schema": SCHEMA, "kind": kind, **card, "versions": versions()}
-    write_tensors(path, tensors, {_KEY: json.dumps(whole, allow_nan=False)})
+    if leads():
+        write_tensors(path, tensors, {_KEY: json.dumps(whole, allow_nan=False)})
 
 
 def read_artefact(path: Path, kind: str) -> tuple[dict[str, Tensor], Card]:

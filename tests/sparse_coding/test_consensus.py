@@ -60,7 +60,7 @@ def test_one_block_is_plain_admm(images: int, generator: torch.Generator) -> Non
         h = h + d - g
 
         block = block_of(codes, targets)
-        found, _ = agree([block], start, [torch.zeros_like(block.right)], RHO, (HEIGHT, WIDTH), problem, steps)
+        found, _ = agree([block], start, [torch.zeros_like(block.right)], RHO, (HEIGHT, WIDTH), problem, steps, 1)
         torch.testing.assert_close(found, kept, rtol=0, atol=1e-10)
 
 
@@ -72,7 +72,7 @@ def test_blocks_agree_on_the_filters_that_made_the_images(generator: torch.Gener
     for each in (12, 6, 3, 1):
         blocks = [block_of(z, x, 1.0) for z, x in zip(codes.split(each), images.split(each), strict=True)]
         duals = [torch.zeros_like(block.right) for block in blocks]
-        found, _ = agree(blocks, noisy, duals, 1.0, (HEIGHT, WIDTH), DictionaryProblem(images, 0.1), 400)
+        found, _ = agree(blocks, noisy, duals, 1.0, (HEIGHT, WIDTH), DictionaryProblem(images, 0.1), 400, len(blocks))
         torch.testing.assert_close(found, truth, rtol=0, atol=1e-4)
 
 
@@ -84,7 +84,7 @@ def test_the_fixed_point_fits_the_codes_as_well_as_the_gradient_method(generator
     start = project_filters(torch.randn(4, 1, SIZE, SIZE, generator=generator, dtype=torch.float64), "at-most-one")
     problem = DictionaryProblem(images, 0.1, "at-most-one")  # convex: both must reach the one optimum
     block = block_of(codes, images, 1.0)
-    found, _ = agree([block], start, [torch.zeros_like(block.right)], 1.0, (HEIGHT, WIDTH), problem, 3000)
+    found, _ = agree([block], start, [torch.zeros_like(block.right)], 1.0, (HEIGHT, WIDTH), problem, 3000, 1)
     seen = statistics(codes, images, SIZE)
     other = update_filters(start, seen, constraint="at-most-one", steps=3000)
     assert float(seen.fidelity(found)) == pytest.approx(float(seen.fidelity(other)), rel=1e-6)

@@ -13,6 +13,7 @@ from quasinat.arrays import Images
 from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
 from quasinat.attacks.checks import check_images, check_number
 from quasinat.errors import InputError, UsageError, did_you_mean
+from quasinat.parallel import mine
 from quasinat.strata.autoencoder import positive
 from quasinat.training.checkpoint import Checkpoint, digest
 from quasinat.training.loop import minimise
@@ -161,8 +162,9 @@ def learn_magnet(
     check_number("regularisation", regularisation, zero=True)
 
     def loss(indices: Tensor, generator: torch.Generator) -> Tensor:
-        clean = images[indices]
-        noisy = clean + deviation * torch.randn(clean.shape, generator=generator).to(clean)
+        clean = images[mine(indices)]
+        drawn = mine(torch.randn(len(indices), *clean.shape[1:], generator=generator))
+        noisy = clean + deviation * drawn.to(clean)
         activations = network.activations(noisy.clamp(0, 1))
         squares = torch.stack([part.square().sum() for part in activations]).sum() / len(clean)
         return F.mse_loss(activations[-1], clean) + regularisation * squares

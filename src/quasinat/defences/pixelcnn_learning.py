@@ -10,6 +10,7 @@ from torch import Tensor
 from quasinat.arrays import Images
 from quasinat.artefact import check_tensors, read_artefact, write_artefact
 from quasinat.networks.pixelcnn import PixelCNN
+from quasinat.parallel import mine
 from quasinat.strata.autoencoder import positive
 from quasinat.training.checkpoint import Checkpoint, digest
 from quasinat.training.loop import minimise
@@ -50,7 +51,7 @@ def learn_pixelcnn(
     dimensions = images[0].numel()
 
     def loss(indices: Tensor, generator: torch.Generator) -> Tensor:
-        return -network.log_likelihood(images[indices]).mean() / dimensions
+        return -network.log_likelihood(images[mine(indices)]).mean() / dimensions
 
     kept = None
     if checkpoint:

@@ -5,17 +5,20 @@ from dataclasses import dataclass, field
 import torch
 
 from quasinat.errors import UsageError
+from quasinat.parallel import from_process, mine, owner, summed
 from quasinat.sparse_coding.auto import Auto
-from quasinat.sparse_coding.dictionary_problem import DictionaryProblem, LearningState, Pass
+from quasinat.sparse_coding.dictionary_problem import DictionaryProblem, LearningState, Pass, together
 from quasinat.sparse_coding.filter_update import update_filters
 from quasinat.sparse_coding.reseeding import reseed, usage
 from quasinat.sparse_coding.solve import Solver
-from quasinat.sparse_coding.statistics import statistics
+from quasinat.sparse_coding.statistics import no_statistics, statistics
 
 
 @dataclass(frozen=True)
 class Batch:
     """One filter update a pass, on the sufficient statistics of all the codes. Neither half raises the objective.
+
+    Of several processes each codes a share of the images.
 
     Args:
         solver: of the coding; every image starts from where it stood in the pass before.
@@ -37,19 +40,21 @@ class Batch:
 
     def run_pass(self, problem: DictionaryProblem, state: LearningState, generator: torch.Generator) -> Pass:
         """Codes every image, then fits the filters to the codes."""
-        memory, total, objective = {}, None, 0.0
-        for number, images in enumerate(problem.batches()):
-            name = f"codes-{number}"
+        rows = torch.arange(len(problem.images)).split(together(problem.images))
+        memory, total, objective, residual = {}, no_statistics(state.filters), 0.0, problem.read(rows[0][:1])
+        for number in mine(range(len(rows))):
+            name, images = f"codes-{number}", problem.read(rows[number])
             solution = problem.code(images, state.filters, self.solver, state.memory.get(name))
             if self.keep_codes:
                 memory[name] = solution.state
-            part = statistics(solution.codes, images, state.filters.shape[-1])
-            total = part if total is None else total + part
+            total += statistics(solution.codes, images, state.filters.shape[-1])
             objective += float(solution.objective.double().sum())
-        assert total is not None
+            residual = images - solution.reconstruction
+        total = total.across_processes()
         filters = update_filters(
             state.filters, total, constraint=problem.constraint, zero_mean=problem.zero_mean, steps=self.steps
         )
-        residual = images - solution.reconstruction
+        residual = from_process(residual, owner(len(rows) - 1, len(rows)))
         filters, dead = reseed(filters, usage(total), residual, problem)
-        return Pass(filters, memory, objective / len(problem.images), len(dead))
+        mean = float(summed(torch.tensor(objective, dtype=torch.float64))) / len(problem.images)
+        return Pass(filters, memory, mean, len(dead))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from quasinat.arrays import Filters, Images
 from quasinat.errors import UsageError
+from quasinat.parallel import from_process, mine, owner, summed
 from quasinat.sparse_coding.auto import Auto
 from quasinat.sparse_coding.dictionary_problem import DictionaryProblem, LearningState, Pass, together
 from quasinat.sparse_coding.normal_equations import (
@@ -42,6 +43,8 @@ class Block(NamedTuple):
 @dataclass(frozen=True)
 class Consensus:
     """Learns with one consensus update after each coding of all the images.
+
+    Of several processes each has a share of the blocks; they agree on a mean over all blocks, the same on each.
 
     Args:
         memory: bytes for the systems of all blocks; more images than fit are put into fewer blocks. A block of more
@@ -71,19 +74,23 @@ class Consensus:
         first = problem.read(torch.zeros(1, dtype=torch.int64))
         height, width = first.shape[-2:]
         rows = self.blocks(len(problem.images), state.filters, height, width)
-        coded = [_Coded.of(problem, block, state.filters, self.solver) for block in rows]
-        rho = self.penalty * sum(float(block.diagonal) for block in coded) / len(coded)
+        own = mine(range(len(rows)))
+        coded = [_Coded.of(problem, rows[n], state.filters, self.solver) for n in own]
+        values = [[float(block.diagonal), block.objective] for block in coded]
+        sums = summed(torch.tensor(values, dtype=torch.float64).view(len(own), 2).sum(0))
+        rho = self.penalty * float(sums[0]) / len(rows)
         blocks = [block.factored(rho) for block in coded]
         # The duals are kept in units of rho, which changes from pass to pass.
-        duals = [state.memory.get(f"dual-{n}", torch.zeros_like(b.right)) / rho for n, b in enumerate(blocks)]
-        filters, duals = agree(blocks, state.filters, duals, rho, (height, width), problem, self.steps)
-        energy = torch.stack([block.energy for block in coded]).sum(0)
-        filters, dead = reseed(filters, energy, coded[-1].residual, problem)
+        names = [f"dual-{n}" for n in own]
+        duals = [state.memory.get(name, torch.zeros_like(b.right)) / rho for name, b in zip(names, blocks, strict=True)]
+        filters, duals = agree(blocks, state.filters, duals, rho, (height, width), problem, self.steps, len(rows))
+        energy = summed(sum((block.energy for block in coded), state.filters.new_zeros(len(filters))))
+        residual = from_process(coded[-1].residual if coded else first, owner(len(rows) - 1, len(rows)))
+        filters, dead = reseed(filters, energy, residual, problem)
         for dual in duals:
             dual[:, dead] = 0
-        memory = {f"dual-{n}": rho * dual for n, dual in enumerate(duals)}
-        objective = sum(block.objective for block in coded) / len(problem.images)
-        return Pass(filters, memory, objective, len(dead))
+        memory = {name: rho * dual for name, dual in zip(names, duals, strict=True)}
+        return Pass(filters, memory, float(sums[1]) / len(problem.images), len(dead))
 
     def blocks(self, images: int, filters: Filters, height: int, width: int) -> Sequence[Tensor]:
         """The rows of each block: as many blocks of about `block_size` as fit the memory.
@@ -159,6 +166,7 @@ def agree(
     shape: tuple[int, int],
     problem: DictionaryProblem,
     steps: int,
+    count: int,
 ) -> tuple[Filters, list[Right]]:
     """ADMM iterations on the consensus problem with the codes fixed:
 
@@ -172,6 +180,7 @@ def agree(
         blocks: the systems, for images of `shape`.
         filters: g, to start from.
         duals: h_n, to start from.
+        count: blocks of all processes.
 
     Returns:
         g and the h_n.
@@ -183,7 +192,7 @@ def agree(
         for block, dual in zip(blocks, duals, strict=True):
             d = block.system.solve(block.right + rho * (consensus - dual))
             own.append(RELAXATION * d + (1 - RELAXATION) * consensus)
-        mean = torch.stack([d + h for d, h in zip(own, duals, strict=True)]).mean(0)
+        mean = summed(sum((d + h for d, h in zip(own, duals, strict=True)), torch.zeros_like(consensus))) / count
         filters = problem.project(_from_frequencies(mean, shape, filters.shape[-1]))
         consensus = _to_frequencies(filters, shape)
         duals = [h + d - consensus for d, h in zip(own, duals, strict=True)]

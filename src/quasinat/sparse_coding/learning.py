@@ -7,11 +7,12 @@ import torch
 
 from quasinat.arrays import Filters
 from quasinat.errors import UsageError, did_you_mean
+from quasinat.parallel import mine, summed
 from quasinat.sparse_coding.auto import Auto
 from quasinat.sparse_coding.batch import Batch
 from quasinat.sparse_coding.consensus import Consensus
 from quasinat.sparse_coding.dictionary import Dictionary, ImageSource, Start, starting_filters
-from quasinat.sparse_coding.dictionary_problem import DictionaryProblem, Learner, LearningState
+from quasinat.sparse_coding.dictionary_problem import DictionaryProblem, Learner, LearningState, together
 from quasinat.sparse_coding.online import Online
 from quasinat.sparse_coding.proximal import Constraint
 from quasinat.sparse_coding.solve import Solver
@@ -39,6 +40,9 @@ def learn_dictionary(
     on_pass: Callable[[LearningState], None] | None = None,
 ) -> Dictionary:
     """Learns filters shared by all the images, with codes shared over the channels.
+
+    Several processes that call it with the same arguments share the coding, and all of them get the dictionary that one
+    would learn, up to rounding.
 
     Args:
         images: what is to be coded, `N C H W` or an `ImageSource`: any real values, the high-pass part under
@@ -116,6 +120,7 @@ def _held_out(problem: DictionaryProblem, filters: Filters, images: ImageSource 
     if images is None or len(images) == 0:
         return ()
     solver: Solver = Auto(tolerance=5e-3)
-    batches = replace(problem, images=images).batches()
-    total = sum(float(problem.code(batch, filters, solver).objective.double().sum()) for batch in batches)
-    return (total / len(images),)
+    watched = replace(problem, images=images)
+    shares = (watched.read(mine(rows)) for rows in torch.arange(len(images)).split(together(images)))
+    total = sum(float(problem.code(share, filters, solver).objective.double().sum()) for share in shares)
+    return (float(summed(torch.tensor(total, dtype=torch.float64))) / len(images),)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from quasinat.errors import UsageError
+from quasinat.parallel import joined, mine, summed
 from quasinat.sparse_coding.auto import Auto
 from quasinat.sparse_coding.dictionary_problem import DictionaryProblem, LearningState, Pass
 from quasinat.sparse_coding.filter_update import update_filters
@@ -24,7 +25,7 @@ class Online:
         A_t = (1 - 1/t)^forgetting A_{t-1} + A(minibatch t),
 
     so that codes made with early filters fade, while the memory grows with t and the filters settle (Mairal et al.
-    2010; Liu et al. 2018, Eq. 13).
+    2010; Liu et al. 2018, Eq. 13). Of several processes each codes a share of every minibatch.
 
     Args:
         batch_size: images a minibatch, drawn without replacement in each pass.
@@ -59,16 +60,18 @@ class Online:
         order = torch.randperm(len(problem.images), generator=generator)
         for rows in order.split(self.batch_size):
             turn += 1
-            images = problem.read(rows)
+            images = problem.read(mine(rows))
             solution = problem.code(images, filters, self.solver)
             objective += float(solution.objective.double().sum())
-            new = statistics(solution.codes, images, size)
+            new = statistics(solution.codes, images, size).across_processes()
             seen = new if seen is None else seen.scaled((1 - 1 / turn) ** self.forgetting) + new
             filters = update_filters(
                 filters, seen, constraint=problem.constraint, zero_mean=problem.zero_mean, steps=self.steps
             )
         assert seen is not None
-        filters, dead = reseed(filters, usage(seen), images - solution.reconstruction, problem)
+        residual = joined(images - solution.reconstruction)
+        filters, dead = reseed(filters, usage(seen), residual, problem)
         seen = without(seen, dead)
         memory = {name: getattr(seen, name) for name in PARTS} | {"turn": torch.tensor(turn)}
-        return Pass(filters, memory, objective / len(problem.images), len(dead))
+        mean = float(summed(torch.tensor(objective, dtype=torch.float64))) / len(problem.images)
+        return Pass(filters, memory, mean, len(dead))

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from quasinat.arrays import Codes, Filters, Images
 from quasinat.errors import InputError
+from quasinat.parallel import summed
 from quasinat.sparse_coding._kernels import binding
 from quasinat.sparse_coding.convolution import to_spectra
 from quasinat.sparse_coding.coordinate_descent import available, to_kernel
@@ -44,6 +45,10 @@ class Statistics:
     def __add__(self, other: "Statistics") -> "Statistics":
         return Statistics(self.correlations + other.correlations, self.cross + other.cross, self.energy + other.energy)
 
+    def across_processes(self) -> "Statistics":
+        """The statistics of the images of all processes."""
+        return Statistics(summed(self.correlations), summed(self.cross), summed(self.energy))
+
     def scaled(self, factor: float) -> "Statistics":
         """The statistics of a set that counts `factor` times."""
         return Statistics(self.correlations * factor, self.cross * factor, self.energy * factor)
@@ -60,6 +65,12 @@ class Statistics:
     def fidelity(self, filters: Filters) -> Float[Tensor, ""]:
         """1/2 sum ||D z - x||^2 over all the images seen, for these filters."""
         return ((self.gram(filters) / 2 - self.cross) * filters).sum() + self.energy / 2
+
+
+def no_statistics(filters: Filters) -> Statistics:
+    """Those of no images at all, for filters like these."""
+    count, lags = len(filters), 2 * filters.shape[-1] - 1
+    return Statistics(filters.new_zeros(count, count, lags, lags), torch.zeros_like(filters), filters.new_zeros(()))
 
 
 def statistics(codes: Codes, images: Images, size: int) -> Statistics:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from quasinat.arrays import Images, Latents
 from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
 from quasinat.errors import InputError
+from quasinat.parallel import mine
 from quasinat.training.checkpoint import Checkpoint, digest
 from quasinat.training.loop import minimise
 
@@ -76,7 +77,7 @@ def train_autoencoder(
     """Trains an autoencoder to return the natural image from itself and from a noisy copy (section 3.4).
 
     Args:
-        images: `B C H W` in [0, 1], training images only.
+        images: `B C H W` in [0, 1], training images only; the network has their device and dtype.
         noise: deviation of the Gaussian noise.
         seed: of weights, batches and noise.
         on_epoch: called with the epoch, from 1, and its mean squared error.
@@ -85,13 +86,13 @@ def train_autoencoder(
     small = torch.cat([small_copy(part) for part in images.split(1024)])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = DenoisingAutoencoder(images.shape[1], width)
+        network = DenoisingAutoencoder(images.shape[1], width).to(small)
 
     def loss(indices: Tensor, generator: torch.Generator) -> Tensor:
         clean = small[indices]
         noisy = clean + noise * torch.randn(clean.shape, generator=generator).to(clean)
         half = len(indices) // 2  # half of a batch is natural, half noise-perturbed
-        return F.mse_loss(network(torch.cat([clean[:half], noisy[half:]])), clean)
+        return F.mse_loss(network(mine(torch.cat([clean[:half], noisy[half:]]))), mine(clean))
 
     kept = None
     if checkpoint:

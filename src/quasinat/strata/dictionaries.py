@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from quasinat.errors import UsageError
+from quasinat.parallel import joined, mine
 from quasinat.sparse_coding.dictionary import Dictionary, ImageSource
 from quasinat.sparse_coding.dictionary_problem import Learner, LearningState
 from quasinat.sparse_coding.learning import learn_dictionary
@@ -115,14 +116,14 @@ def learn_dictionaries(
 
 
 def members_of(images: ImageSource, strata: Strata | None) -> Tensor:
-    """The stratum of every image, read a few at a time; zeros without strata."""
+    """The stratum of every image, read a few at a time, each process its share; zeros without strata."""
     if strata is None:
         return torch.zeros(len(images), dtype=torch.int64)
     parts = []
-    for rows in torch.arange(len(images)).split(AT_A_TIME):
+    for rows in mine(torch.arange(len(images))).split(AT_A_TIME):
         batch = images[rows]
         parts.append(strata(batch if batch.is_floating_point() else batch.float() / 255).cpu())
-    return torch.cat(parts)
+    return joined(torch.cat(parts))
 
 
 def _draw(members: Tensor, stratum: int, images_each: int | None, held_out: int, seed: int) -> tuple[Tensor, Tensor]:

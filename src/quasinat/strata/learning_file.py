@@ -8,16 +8,20 @@ from torch import Tensor
 
 from quasinat.artefact import read_artefact, write_artefact
 from quasinat.errors import InputError, UsageError
+from quasinat.parallel import gathered
 from quasinat.sparse_coding.dictionary_problem import LearningState
 
 KIND = "learning state"
 
 
 def save_state(state: LearningState, path: Path, settings: dict[str, Any]) -> None:
-    """Writes the state, whole or not at all; `settings` says what it belongs to."""
+    """Writes the state, whole or not at all; `settings` says what it belongs to.
+
+    What each of several processes remembers goes into the one file, from which any number of them can go on.
+    """
     tensors: dict[str, Tensor] = {"filters": state.filters}
     sparse = {}
-    for name, tensor in state.memory.items():
+    for name, tensor in gathered(state.memory).items():
         if tensor.is_sparse:
             sparse[name] = list(tensor.shape)
             tensors[f"indices/{name}"], tensors[f"values/{name}"] = tensor.indices(), tensor.values()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from quasinat.arrays import Latents
 from quasinat.errors import UsageError
+from quasinat.parallel import from_process, mine, summed
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Pca:
 def fit_pca(latents: Latents, components: int) -> Pca:
     """The axes of greatest variance of training latents, by the eigendecomposition of their covariance in float64.
 
-    An axis has no natural sign: here its entry of largest magnitude is positive.
+    An axis has no natural sign: here its entry of largest magnitude is positive. Several processes that call it with
+    the same latents share the sums.
 
     Args:
         latents: `B L`, training latents only.
@@ -39,12 +41,14 @@ def fit_pca(latents: Latents, components: int) -> Pca:
         raise UsageError(
             f"{components} components of latents of {features} features", f"ask for 1 to {features} components"
         )
-    mean = latents.double().mean(0)
-    scatter = mean.new_zeros(features, features)
-    for part in latents.split(8192):  # a float64 copy of all latents at once would be the largest thing in memory
+    parts = mine(latents).split(8192)  # a float64 copy of all latents at once would be the largest thing in memory
+    nothing = latents.new_zeros(features, dtype=torch.float64)
+    mean = summed(sum((part.double().sum(0) for part in parts), nothing)) / max(1, len(latents))
+    scatter = torch.zeros(features, features, dtype=torch.float64, device=latents.device)
+    for part in parts:
         centred = part.double() - mean
         scatter += centred.T @ centred
-    _, vectors = torch.linalg.eigh(scatter / max(1, len(latents)))  # of ascending variance
+    _, vectors = torch.linalg.eigh(from_process(summed(scatter)) / max(1, len(latents)))  # of ascending variance
     axes = vectors.flip(1)[:, :components]
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     return Pca(mean.to(latents.dtype), (axes * largest.sign()).to(latents.dtype).contiguous())

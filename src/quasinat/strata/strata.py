@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from quasinat.arrays import Images, Labels, Latents, PerImage, PerImageInt
 from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
 from quasinat.errors import InputError, UsageError
+from quasinat.parallel import joined, mine
 from quasinat.strata.autoencoder import DenoisingAutoencoder, autoencoder_from, positive, train_autoencoder
 from quasinat.strata.clustering import k_means
 from quasinat.strata.neighbours import index_of, nearest_in, vote
@@ -159,6 +160,8 @@ def fit_strata(
 ) -> Strata:
     """Trains the denoising autoencoder, clusters the training latents and keeps them for the vote.
 
+    Several processes that call it with the same arguments share the work, and all get the same.
+
     Args:
         images: training images `B C H W` in [0, 1]; never a test image.
         count: M, 4 in the paper for CIFAR-10 and ImageNet-10, 10 for ImageNet.
@@ -183,7 +186,7 @@ def fit_strata(
             f"the autoencoder takes {autoencoder.channels} channels, the images have {images.shape[1]}",
             "train it on images of the same kind",
         )
-    latents = encode(autoencoder, images)
+    latents = joined(encode(autoencoder, mine(images)))
     pca = None if components is None else fit_pca(latents, components)
     if pca:
         latents = pca.project(latents)

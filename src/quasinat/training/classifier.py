@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from quasinat.arrays import Images, Labels
 from quasinat.networks.normalise import Normalise
+from quasinat.parallel import mine
 from quasinat.training.augment import mirror_and_shift
 from quasinat.training.checkpoint import Checkpoint, digest
 from quasinat.training.loop import minimise
@@ -94,13 +95,15 @@ def fit_classifier(
             module.fit(images)
 
     def loss(indices: Tensor, generator: torch.Generator) -> Tensor:
-        batch, truth = images[indices], labels[indices]
+        own = mine(indices)
+        batch, truth = images[own], labels[own]
         if augment:
-            batch = mirror_and_shift(batch, generator)
+            batch = mirror_and_shift(batch, generator, batch=len(indices))
         if change:
             batch = change(batch, truth, generator)
         if noise:
-            batch = (batch + noise * torch.randn(batch.shape, generator=generator).to(batch)).clamp(0, 1)
+            drawn = mine(torch.randn(len(indices), *batch.shape[1:], generator=generator))
+            batch = (batch + noise * drawn.to(batch)).clamp(0, 1)
         if objective:
             return objective(network, batch, truth, generator)
         return F.cross_entropy(network(batch), truth, label_smoothing=label_smoothing)

@@ -29,6 +29,10 @@ class OutputError(QuasinatError, OSError):
         return f"{self.problem}; {self.remedy}"
 
 
+class ProcessError(QuasinatError, RuntimeError):
+    """One of several processes of a job is gone, and the others with it."""
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """A remedy for a misspelt name: the closest known one first, then all of them."""
     import difflib

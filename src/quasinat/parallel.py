@@ -7,6 +7,8 @@ taken.
 """
 
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +17,10 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor, distributed, nn
 
+from quasinat.errors import ProcessError
+
+LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "NCCL")
+POLL = 0.02  # seconds
 TIMEOUT = timedelta(minutes=30)  # of a wait for the others: as long as one may code images that another has not
 
 T = TypeVar("T")
@@ -37,7 +43,11 @@ def leads() -> bool:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Meets the other processes that `torchrun` started, by NCCL where each has a GPU of its own, else by gloo."""
+    """Meets the other processes that `torchrun` started, by NCCL where each has a GPU of its own, else by gloo.
+
+    Raises:
+        ProcessError: the connection to another of them is lost.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield
         return
@@ -45,11 +55,65 @@ def process_group() -> Iterator[None]:
     gpus = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if gpus:
         torch.cuda.set_device(own)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+    store, which, count = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+    named = distributed.PrefixStore(_name_of_meeting(store, which, count), store)
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    distributed.init_process_group(backend, store=named, rank=which, world_size=count, timeout=TIMEOUT)
     try:
         yield
+    except RuntimeError as error:
+        if not any(word in str(error) for word in LOST):
+            raise
+        raise ProcessError(
+            "another process of the job is gone", "see what it said before that, and start again"
+        ) from None
     finally:
         distributed.destroy_process_group()
+
+
+def _name_of_meeting(store: distributed.Store, which: int, count: int) -> str:
+    """A name that no earlier meeting had, agreed on by all: the first process draws it and answers whoever is new.
+
+    `torchrun` keeps one store through its restarts, and in it the addresses that lost processes have left.
+    """
+    own = secrets.token_hex(8)
+    if which > 0:
+        store.set(f"hello {which}", own)
+        while not (answer := store.get(f"answer {which}").decode()).startswith(own):
+            time.sleep(POLL)
+        name = answer.removeprefix(own)
+        store.set(f"agreed {which}", name)
+        return name
+    others = set(range(1, count))
+    while others:
+        for each in sorted(others):
+            if store.check([f"hello {each}"]):
+                store.set(f"answer {each}", store.get(f"hello {each}").decode() + own)
+            if store.check([f"agreed {each}"]) and store.get(f"agreed {each}").decode() == own:
+                others.remove(each)
+        time.sleep(POLL)
+    return own
+
+
+def restarted() -> bool:
+    """Whether `torchrun` has started the job anew after a process was lost: what is there is then its own."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def wait_for_all() -> None:
+    """Returns once every process has come here."""
+    summed(torch.zeros(1))
+
+
+@contextmanager
+def lead_first() -> Iterator[None]:
+    """The process that leads does it first, the others after that, and none goes on before all have."""
+    if not leads():
+        wait_for_all()
+    yield
+    if leads():
+        wait_for_all()
+    wait_for_all()
 
 
 @overload

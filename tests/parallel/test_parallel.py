@@ -14,12 +14,14 @@ from quasinat.defences import learn_magnet, learn_pixelcnn
 from quasinat.errors import UsageError
 from quasinat.networks import vgg
 from quasinat.sparse_coding import Auto, Batch, Consensus, Online, learn_dictionary
-from quasinat.strata import fit_strata
+from quasinat.sparse_coding.dictionary_problem import LearningState
+from quasinat.strata import fit_strata, learn_dictionaries
 from quasinat.strata.clustering import k_means
 from quasinat.strata.pca import fit_pca
 from quasinat.training import train_classifier
 from quasinat.training.loop import minimise
 
+pytestmark = pytest.mark.processes
 RANKS = [2, 4]
 LEARNERS = {
     "consensus": Consensus(block_size=8, solver=Auto(tolerance=1e-4)),
@@ -171,3 +173,29 @@ def test_shares_may_be_uneven_and_small_batches_are_refused(tmp_path: Path) -> N
         assert each["joined"].tolist() == [[1, 1], [2, 2], [2, 2]]
         assert (float(each["sum"]), int(each["of the last"])) == (6, 2)
     assert [int(each["gathered"]) for each in found] == [4, 2, 2]
+
+
+def interrupted(learner: str, work: Path) -> Found:
+    """The dictionary of three passes, of which those that `work` has are not done again; stopped after the first."""
+    images, passes = pictures(), []
+
+    def hear(_: int, state: LearningState) -> None:
+        passes.append(state.passes)
+        if parallel.ranks() == 1 and state.passes == 1:
+            raise KeyboardInterrupt
+
+    options = {"filters": 8, "size": 5, "passes": 3, "tolerance": 0.0, "held_out": 4, "learner": LEARNERS[learner]}
+    (made,) = learn_dictionaries(images, checkpoint=work, on_pass=hear, **options)
+    return {"filters": made.filters, "passes": torch.tensor(passes)}
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_a_learning_goes_on_with_another_number_of_processes(learner: str, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(learner, tmp_path / "work")
+    found = on_ranks(2, interrupted, tmp_path, learner, tmp_path / "work")
+    assert found[0]["passes"].tolist() == [2, 3]
+    (whole,) = learn_dictionaries(
+        pictures(), filters=8, size=5, passes=3, tolerance=0.0, held_out=4, learner=LEARNERS[learner]
+    )
+    torch.testing.assert_close(found[0]["filters"], whole.filters, rtol=0, atol=1e-5)

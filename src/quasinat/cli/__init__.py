@@ -1,11 +1,13 @@
 """The command line: one file per command, no logic; errors in one line, exit 2 for bad usage and 1 for a failure."""
 
+import os
 import sys
 
 from quasinat.cli.app import app
-from quasinat.errors import QuasinatError
+from quasinat.errors import QuasinatError, UsageError
 
 INTERRUPTED = 130
+TOGETHER = ("learn", "train")  # the commands that several processes share
 
 
 def main() -> None:
@@ -16,6 +18,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Runs the command line `arguments` and returns the exit status."""
     try:
+        _check_processes(arguments)
         status = app(arguments, prog_name="quasinat", standalone_mode=False)
     except QuasinatError as error:
         return _complain(str(error), error.exit_code)
@@ -34,6 +37,13 @@ def run(arguments: list[str]) -> int:
     if status == INTERRUPTED:  # some releases of the option parser return it, some raise
         return _complain("interrupted; the same command continues where it can", INTERRUPTED)
     return status if isinstance(status, int) else 0
+
+
+def _check_processes(arguments: list[str]) -> None:
+    """Refuses what several processes would each do alone, and into the same files."""
+    started, command = os.environ.get("WORLD_SIZE", "1"), next(iter(arguments), "")
+    if started != "1" and not command.startswith("-") and command not in TOGETHER:
+        raise UsageError(f"{command} is the work of one process, not of {started}", "start it without torchrun")
 
 
 def _complain(message: str, status: int) -> int:

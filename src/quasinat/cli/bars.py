@@ -8,13 +8,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from quasinat.experiments.progress import Report
+from quasinat.parallel import leads
 
 
 class Bars:
-    """Shows the task at hand with the time left, and what the tasks before it took; use as a context manager."""
+    """Shows the task at hand with the time left, and what the tasks before it took; use as a context manager.
+
+    Of several processes of a job the one that leads shows its own.
+    """
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=not leads())
         self.progress = Progress(
             TextColumn("{task.description:<42}"),
             BarColumn(),
@@ -22,7 +26,7 @@ class Bars:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not (self.console.is_terminal and leads()),
         )
 
     def __enter__(self) -> "Bars":

@@ -20,6 +20,7 @@ from quasinat.experiments.learn import (
     open_learning,
 )
 from quasinat.layer_options import Normalise, check_options
+from quasinat.parallel import leads, process_group
 from quasinat.sparse_coding import Constraint, Dictionary
 from quasinat.strata import Split, Strata, load_autoencoder, load_dictionaries, save_autoencoder, save_dictionaries
 
@@ -63,11 +64,12 @@ Universal = Annotated[bool, typer.Option("--universal", help="One dictionary for
 def opened(data: str, root: Path | None, image_size: int | None, out: Path, overwrite: bool) -> Iterator[Learning]:
     """The learning of one file: what it leaves for a restart goes once the file is there."""
     options = {} if image_size is None else {"size": image_size}
-    with Bars() as bars:
+    with process_group(), Bars() as bars:
         learning = open_learning(lambda: training_images(data, root, **options), out, bars, overwrite=overwrite)
         yield learning
-    learning.finish()
-    print(out)
+        learning.finish()
+        if leads():
+            print(out)
 
 
 @learn.command()

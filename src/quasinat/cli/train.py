@@ -88,6 +88,7 @@ def train(
     from quasinat.experiments.train import TrainSettings, check_wanted
     from quasinat.experiments.train import train as run
     from quasinat.experiments.transforms import named_transform
+    from quasinat.parallel import leads, process_group
 
     given = {
         "data": data,
@@ -115,8 +116,11 @@ def train(
     settings = TrainSettings(kind, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     check_wanted(kind, "--layer" if layer else "--defence" if defence else None)
     transform = named_transform(layer, defence, artefact)
-    with Bars() as bars:
+    with process_group(), Bars() as bars:
         trained = run(settings, out, transform=transform, device=device, progress=bars, overwrite=overwrite)
+        speaks = leads()
+    if not speaks:
+        return
     if as_json:
         print(json.dumps({"file": str(out), "kind": kind, **trained.as_json()}))
     else:

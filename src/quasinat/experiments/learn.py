@@ -18,6 +18,7 @@ from quasinat.evaluation import code_fingerprint
 from quasinat.experiments.progress import Progress
 from quasinat.files import read_json, write_json
 from quasinat.layer import Normalise, SparseTransformationLayer
+from quasinat.parallel import lead_first, leads, restarted
 from quasinat.sparse_coding import LEARNERS, Auto, Constraint, Dictionary, LearningState
 from quasinat.strata import DenoisingAutoencoder, Split, Strata, fit_strata, learn_dictionaries, train_autoencoder
 
@@ -164,7 +165,8 @@ class Learning:
 
     def finish(self) -> None:
         """Removes what an interrupted step would have needed."""
-        shutil.rmtree(self.work, ignore_errors=True)
+        if leads():
+            shutil.rmtree(self.work, ignore_errors=True)
 
 
 def open_learning(
@@ -181,13 +183,14 @@ def open_learning(
     work = out.with_name(out.name + ".learning")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists", "choose another --out, or pass --overwrite")
-    if overwrite:
-        shutil.rmtree(work, ignore_errors=True)
-    code, mark = {"code": code_fingerprint()}, work / "code.json"
-    if work.exists() and (not mark.exists() or read_json(mark) != code):
-        raise UsageError(f"{work} was left by another version of the code", "delete it to start afresh")
-    data = read()
-    write_json(mark, code)
+    with lead_first():
+        if overwrite and leads() and not restarted():
+            shutil.rmtree(work, ignore_errors=True)
+        code, mark = {"code": code_fingerprint()}, work / "code.json"
+        if work.exists() and (not mark.exists() or read_json(mark) != code):
+            raise UsageError(f"{work} was left by another version of the code", "delete it to start afresh")
+        data = read()
+        write_json(mark, code)
     return Learning(data, work, progress)
 
 

@@ -40,6 +40,7 @@ CHUNK = 100  # images transformed together: what an interruption loses of them a
 ATTACKED = 5  # batches of images attacked together, likewise
 WHITE_BOX = 50  # images attacked together behind a defence, whose gradient may cost seconds an image
 KEPT_PIXELS = 128 * 128
+ENOUGH = 5e-4  # of an accuracy that is matched: half of an image in a thousand
 Train = Callable[..., nn.Module]
 
 
@@ -233,7 +234,7 @@ class Parts:
 
         def compute() -> Step:
             with self.progress.task(f"{column} brought to {target:.1%}", 1):
-                found = matching(at, accuracy, target, enough=0.5 / len(labels))
+                found = matching(at, accuracy, target, enough=max(0.5 / len(labels), ENOUGH))
             return {"images": found.images}, {"share": found.share, "accuracy": found.accuracy}
 
         tensors, values = self.workspace.step(f"{column}@{target}-on-vanilla", compute)

@@ -23,6 +23,7 @@ from quasinat.experiments.trainings import TRAININGS
 from quasinat.experiments.transforms import NamedTransform
 from quasinat.experiments.workspace import Step, Workspace
 from quasinat.networks import PLANS, VGG, save_classifier, vgg
+from quasinat.parallel import lead_first, leads, mine, ranks, restarted, wait_for_all
 from quasinat.training.checkpoint import digest
 
 CHUNK = 256  # images projected together: what an interruption loses of them at most
@@ -97,7 +98,8 @@ def train(
     test = data.test_images
     if transform is not None:
         transform.check(images)
-    workspace = Workspace(_beside(out), mark, overwrite=overwrite)
+    with lead_first():
+        workspace = Workspace(_beside(out), mark, overwrite=overwrite and leads() and not restarted())
     if transform is not None:
         project = partial(_projected, workspace, transform, settings, progress)
         images = torch.cat([project("training", images, copy=copy) for copy in range(settings.copies)])
@@ -108,7 +110,8 @@ def train(
     measured = accuracy(network, test.to(where), data.test_labels.to(where))
     network = network.cpu()
     save_classifier(out, network, {**made, **losses, "test": asdict(measured), **provenance()})
-    shutil.rmtree(workspace.folder, ignore_errors=True)
+    if leads():
+        shutil.rmtree(workspace.folder, ignore_errors=True)
     return Trained(network, measured, device=where, **{name: tuple(values) for name, values in losses.items()})
 
 
@@ -173,22 +176,30 @@ def _projected(
     *,
     copy: int | None = None,
 ) -> Images:
-    """T of a set, on the CPU, each piece of it computed once; of a numbered copy with noise before T."""
-    parts, title = [], f"project the {name} images" + (f", copy {copy + 1}" if copy else "")
+    """T of a set, on the CPU, each piece of it computed once; of a numbered copy with noise before T.
+
+    Every process computes a share of the pieces and then reads them all.
+    """
+    title = f"project the {name} images" + (f", copy {copy + 1}" if copy else "")
     noise = 0.0 if copy is None else settings.noise
-    with progress.task(title, len(images)) as report:
-        for start in range(0, len(images), CHUNK):
+
+    def step(start: int) -> Images:
+        def compute() -> Step:
             piece = images[start : start + CHUNK]
             if noise:
                 generator = generator_for(settings.seed, "noise", str(copy), str(start))
                 piece = (piece + noise * torch.randn(piece.shape, generator=generator)).clamp(0, 1)
+            return {"images": transform.project(piece, copy=copy or 0)}, {}
 
-            def compute(piece: Images = piece) -> Step:
-                return {"images": transform.project(piece, copy=copy or 0)}, {}
+        return workspace.step(f"{name}-{copy or 0}-{start:08}", compute)[0]["images"]
 
-            parts.append(workspace.step(f"{name}-{copy or 0}-{start:08}", compute)[0]["images"])
-            report(start + len(piece))
-    return torch.cat(parts)
+    starts = range(0, len(images), CHUNK)
+    with progress.task(title, len(images)) as report:
+        for done, start in enumerate(mine(starts), 1):
+            step(start)
+            report(min(len(images), done * ranks() * CHUNK))
+        wait_for_all()
+        return torch.cat([step(start) for start in starts])
 
 
 def _fitted(

@@ -24,6 +24,7 @@ ROOMS = [
     "strata",
     "layer_options",
     "layer",
+    "tiling",
     "defended",
     "attacks",
     "data",

@@ -129,7 +129,7 @@ class SparseTransformationLayer(nn.Module):
 
     def _transform(self, images: Images, coding: Callable[[Images, Filters], Images]) -> Images:
         """T(x) with `coding` for the reconstruction of the coded band of one stratum's images."""
-        self._check(images)
+        self.check(images)
         if len(images) == 0:
             return images.clone()
         with torch.no_grad():  # the stratum is held fixed
@@ -165,8 +165,8 @@ class SparseTransformationLayer(nn.Module):
             return Identity().apply(lambda x: x.clamp(0, 1), images)
         return images.clamp(0, 1)
 
-    def _check(self, images: Images) -> None:
-        """Refuses bad images, naming them by their place in the whole batch."""
+    def check(self, images: Images) -> None:
+        """Raises an `InputError` of images that it cannot take; names one by its place in the whole batch."""
         SparseCodingProblem(images, self.filters[0], self.sparsity)
         outside = ((images < -RANGE_SLACK) | (images > 1 + RANGE_SLACK)).flatten(1).any(1)
         if bool(outside.any()):

@@ -1,6 +1,7 @@
 """A transformation as a run needs to know it: the module, what tells it from others, and which images it takes."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from quasinat.defences.transformation import Transformation, with_seed
 from quasinat.errors import InputError, UsageError
 from quasinat.experiments.strata_report import check_fit
 from quasinat.layer import SparseTransformationLayer
+from quasinat.tiling import project_large
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +70,8 @@ class NamedTransform:
         if copy and self.randomised:
             module = with_seed(module, self.identity["seed"] + copy)
         place = next((tensor.device for tensor in module.state_dict().values()), images.device)
-        made: Tensor = module(images.to(place)).cpu()
+        run = partial(project_large, module) if isinstance(module, SparseTransformationLayer) else module
+        made: Tensor = run(images.to(place)).cpu()
         if made.shape != images.shape and not any_size:
             problem = f"{self.name} makes images of {tuple(made.shape[2:])} pixels of {tuple(images.shape[2:])}"
             raise UsageError(problem, "use a transformation that keeps their size, such as resize-pad:keep_size=yes")

@@ -16,6 +16,7 @@ ROOMS = [
     "arrays",
     "errors",
     "parallel",
+    "batches",
     "files",
     "artefact",
     "sparse_coding",

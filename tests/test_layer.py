@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from layers import dictionary_of, images_of, strata_of, stratified, universal
+from quasinat.batches import project
 from quasinat.errors import InputError, UsageError
-from quasinat.layer import SparseTransformationLayer, project
+from quasinat.layer import SparseTransformationLayer
 from quasinat.layer_options import Clipping, Normalise
 from quasinat.sparse_coding import (
     Adjoint,

@@ -14,10 +14,11 @@ _os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from quasinat import attacks, data, networks
 from quasinat.attacks import L2, Dissimilarity, Linf
+from quasinat.batches import project
 from quasinat.defended import Defended
 from quasinat.errors import InputError, OutputError, QuasinatError, UsageError
 from quasinat.evaluation import Accuracy, accuracy, psnr
-from quasinat.layer import SparseTransformationLayer, project
+from quasinat.layer import SparseTransformationLayer
 from quasinat.sparse_coding import (
     ADMM,
     CoordinateDescent,

@@ -281,20 +281,3 @@ class SparseTransformationLayer(nn.Module):
                 raise
             raise InputError(f"the card of {path} is incomplete or wrong ({error})", "learn the layer again") from None
         return layer.eval()
-
-
-@torch.no_grad()
-def project(
-    transform: Callable[[Images], Images],
-    images: Images,
-    *,
-    batch_size: int = 256,
-    on_batch: Callable[[int], None] | None = None,
-) -> Images:
-    """`transform` of a whole set in batches; `on_batch` is called with the number of images done."""
-    parts = []
-    for start in range(0, len(images), batch_size):
-        parts.append(transform(images[start : start + batch_size]))
-        if on_batch:
-            on_batch(min(start + batch_size, len(images)))
-    return torch.cat(parts) if parts else images

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quasinat.arrays import Images, Labels
+from quasinat.batches import project
 from quasinat.data import Dataset, load, subset
 from quasinat.defended import Defended
 from quasinat.errors import InputError
@@ -16,7 +17,7 @@ from quasinat.experiments.columns import CLEAN, attacked, gray_box_attacks, whit
 from quasinat.experiments.progress import Progress, Silent
 from quasinat.experiments.settings import DemoSettings
 from quasinat.experiments.workspace import Step, Workspace
-from quasinat.layer import SparseTransformationLayer, project
+from quasinat.layer import SparseTransformationLayer
 from quasinat.networks import vgg
 from quasinat.sparse_coding import Auto, Identity
 from quasinat.strata import Split, Strata, fit_strata, learn_dictionaries

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from quasinat.arrays import Images, Labels, PerImageBool
+from quasinat.batches import project
 from quasinat.defended import Defended
 from quasinat.evaluation import (
     accuracy_of,
@@ -20,7 +21,6 @@ from quasinat.evaluation import (
 from quasinat.experiments.columns import CLEAN
 from quasinat.experiments.demo import LAYERS, Demo, Evidence
 from quasinat.experiments.workspace import Step
-from quasinat.layer import project
 
 SCHEMA = 1
 TITLES = {"universal": "STL", "stratified": "STL (cluster)"}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from quasinat.arrays import Image, Images
+from quasinat.batches import project
 from quasinat.data import image_tree, shards
 from quasinat.data.image_tree import Size
 from quasinat.data.shards import Shard, Source
@@ -20,7 +21,6 @@ from quasinat.evaluation import psnr
 from quasinat.experiments.progress import Progress, Silent
 from quasinat.experiments.transforms import NamedTransform
 from quasinat.files import read_json, write_json
-from quasinat.layer import project
 
 FORMATS = ("png", "shards")
 BATCH_PIXELS, SHARD_PIXELS = 2**20, 2**23  # at most, of all images in one; a larger image goes alone

@@ -97,11 +97,14 @@ def _signed(points: float) -> str:
 
 
 def described(result: Result) -> str:
-    """What was run: images, network, threat, and the paper's caption."""
+    """What was run: images, network, threat, and the paper's caption, or ours where the paper has no such table."""
     data, shape = result["data"], " × ".join(map(str, result["data"]["shape"]))
+    caption = result["caption"]
+    of_paper = result["title"].startswith(("Table", "Figure"))
+    said = f"The paper: {caption}" if of_paper else f"{caption[:1].upper()}{caption[1:]}"
     return (
         f"{data['name']}, {data['train']:,} training and {data['test']:,} test images of {shape}; "
-        f"{result['settings']['network']}. Threat: {THREATS[result['threat']]}. The paper: {result['caption']}."
+        f"{result['settings']['network']}. Threat: {THREATS[result['threat']]}. {said}."
     )
 
 

@@ -2,14 +2,17 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from quasinat.cli.bars import Bars
+from quasinat.data.shard_formats import SHARD_FORMATS
 from quasinat.errors import UsageError
 from quasinat.experiments.projection import project_files
+from quasinat.experiments.shard_projection import project_shards
 from quasinat.experiments.transforms import named_transform
 
 EXAMPLE = """Every file is written whole; the same command again continues. PNG files hold round(255 x).
@@ -28,14 +31,17 @@ CIFAR-10: quasinat project cifar-10-batches-py projected --split train --layer m
 
 A defence: quasinat project photos quilted --defence quilting --artefact patches.safetensors
 
+A cluster: quasinat project s3://bucket/tars s3://bucket/projected --layer a.stl --engine ray --workers 2,64
+
 With options: quasinat project photos smooth --defence tvm:weight=0.05,drop=0.3"""
 
 
 def project(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="Images at any depth, cifar-10-batches-py, or shards of ours.")
+        str,
+        typer.Argument(metavar="IN", help="Images at any depth, cifar-10-batches-py, shards of ours; tars, Parquet."),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder; an unfinished one is continued.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Output folder; an unfinished one is continued.")],
     layer: Annotated[Path | None, typer.Option(help="The file of the layer.")] = None,
     defence: Annotated[
         str | None, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="Another defence than the layer.")
@@ -43,8 +49,14 @@ def project(
     artefact: Annotated[Path | None, typer.Option(help="The file of what that defence has learned.")] = None,
     sparsity: Annotated[float | None, typer.Option("--lambda", help="Another lambda than the layer's.")] = None,
     format: Annotated[
-        str | None, typer.Option(help="png or shards; png for image files and shards for the others by default.")
+        str | None,
+        typer.Option(
+            help="png or shards; png for image files and shards for the others by default. webdataset or parquet: of "
+            "image files, tars or Parquet tables, anywhere that fsspec reaches; webdataset by default for --engine ray."
+        ),
     ] = None,
+    engine: Annotated[str, typer.Option(help="Of webdataset and parquet: local, or ray (quasinat[ray]).")] = "local",
+    workers: Annotated[str, typer.Option(metavar="MIN,MAX", help="Actors of --engine ray.")] = "1,1",
     split: Annotated[str | None, typer.Option(help="Of CIFAR-10: train or test; test by default.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images projected together; fewer of large ones.")] = 64,
     shard_size: Annotated[int, typer.Option(help="Images in a shard, all of one size; fewer of large ones.")] = 1000,
@@ -56,11 +68,31 @@ def project(
     transform = named_transform(layer, defence, artefact, sparsity)
     if transform is None:
         raise UsageError("no transformation is named", "pass --layer FILE, or --defence NAME")
+    if engine != "local" or format in SHARD_FORMATS:
+        load = partial(named_transform, layer, defence, artefact, sparsity)
+        least, most = _range(workers)
+        with Bars() as bars:
+            made = project_shards(
+                load,  # type: ignore[arg-type]
+                source,
+                out,
+                format=format or "webdataset",
+                engine=engine,
+                workers=(least, most),
+                batch_size=batch_size,
+                shard_size=shard_size,
+                strict=strict,
+                progress=bars,
+            )
+        counts = {"images": made.images, "shards": made.shards, "failed": len(made.failed)}
+        print(json.dumps(made.as_json()) if as_json else "\n".join(f"{name:<16}{n}" for name, n in counts.items()))
+        _tell([reason for _, reason in made.failed])
+        return
     with Bars() as bars:
         report = project_files(
             transform,
-            source,
-            out,
+            Path(source),
+            Path(out),
             format=format,
             split=split,
             batch_size=batch_size,
@@ -78,10 +110,23 @@ def project(
         "seconds": f"{report.seconds:.1f}",
     }
     print(json.dumps(report.as_json()) if as_json else "\n".join(f"{name:<16}{line}" for name, line in lines.items()))
-    for failure in report.failed:
-        print(f"quasinat: left out: {failure.reason}", file=sys.stderr)
-    if report.failed:
+    _tell([failure.reason for failure in report.failed])
+
+
+def _tell(reasons: list[str]) -> None:
+    """Names the images that were left out; the exit status is then 1."""
+    for reason in reasons:
+        print(f"quasinat: left out: {reason}", file=sys.stderr)
+    if reasons:
         raise typer.Exit(1)
+
+
+def _range(text: str) -> tuple[int, int]:
+    try:
+        least, most = (int(part) for part in (text.split(",") if "," in text else (text, text)))
+    except ValueError:
+        raise UsageError(f"--workers {text} is no range", "give the least and the most, as 1,4") from None
+    return least, most
 
 
 project.__doc__ = f"{project.__doc__}\n\n{EXAMPLE}"

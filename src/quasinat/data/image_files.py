@@ -1,5 +1,6 @@
 """From an image file to 8-bit pixels: reading, resizing, cropping; every failure names the file."""
 
+import io
 import struct
 import warnings
 import zlib
@@ -21,8 +22,11 @@ _CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", 
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
 
-def read_picture(path: Path) -> "Picture":
+def read_picture(path: Path, content: bytes | None = None) -> "Picture":
     """Decodes an image file whole (of an animation, the first frame), as it is stored: EXIF turns are not applied.
+
+    Args:
+        path: the file, or what messages call it where its `content` is given.
 
     Raises:
         InputError: not an image, truncated, or so large that it could be a decompression bomb.
@@ -32,7 +36,7 @@ def read_picture(path: Path) -> "Picture":
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path) as picture:
+            with Image.open(path if content is None else io.BytesIO(content)) as picture:
                 picture.load()
                 return picture.copy()
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):

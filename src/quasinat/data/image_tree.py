@@ -1,5 +1,6 @@
 """A folder of image files at any depth: which there are, their pixels as a layer wants them, 8-bit PNG files out."""
 
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
@@ -162,6 +163,16 @@ def to_8_bits(images: Images) -> UInt8[Tensor, "batch channels height width"]:
 
 def write_png(path: Path, image: UInt8[Tensor, "channels height width"]) -> None:
     """Writes an 8-bit grey or RGB image, whole or not at all; the file names this package as its software."""
+    content = png_bytes(image)
+    write_atomically(path, lambda temporary: _discard(temporary.write_bytes(content)))
+
+
+def _discard(_: object) -> None:
+    pass
+
+
+def png_bytes(image: UInt8[Tensor, "channels height width"]) -> bytes:
+    """The PNG file of an 8-bit grey or RGB image; it names this package as its software."""
     from PIL import Image as Pillow
     from PIL.PngImagePlugin import PngInfo
 
@@ -170,7 +181,9 @@ def write_png(path: Path, image: UInt8[Tensor, "channels height width"]) -> None
     picture = Pillow.frombytes(_MODES[channels], (width, height), content)
     note = PngInfo()
     note.add_text("Software", _SOFTWARE)
-    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG", pnginfo=note))
+    file = io.BytesIO()
+    picture.save(file, format="PNG", pnginfo=note)
+    return file.getvalue()
 
 
 def read_png(path: Path, channels: int, size: Size) -> UInt8[Tensor, "channels height width"] | None:

@@ -1,0 +1,68 @@
+"""The tasks of a job on a Ray cluster: Ray Data's actors hold the transformation, and Ray repeats what fails."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from quasinat.errors import QuasinatError, UsageError
+from quasinat.experiments.devices import device_named
+from quasinat.experiments.shard_tasks import Job, Record, Task, run_task
+
+
+class Worker:
+    """An actor: makes the transformation once and does one task after the other."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.transform = job.load().to(device_named("auto"))
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The record of a task as JSON, or what was wrong with it: of data, which would be wrong again."""
+        task = Task(row["name"], tuple(json.loads(row["files"])))
+        try:
+            return {"record": json.dumps(run_task(self.job, self.transform, task))}
+        except QuasinatError as error:
+            said = {"kind": type(error).__name__, "problem": error.problem, "remedy": error.remedy}
+            return {"record": json.dumps({"error": said})}
+
+
+def run_on_ray(job: Job, tasks: Sequence[Task], workers: tuple[int, int]) -> Iterator[Record]:
+    """The records of the tasks as they are done, by at least and at most so many actors.
+
+    A cluster that is there already is used (`RAY_ADDRESS`, or the one that submitted the job); else Ray starts on this
+    machine. An actor that dies is replaced, and its task is done again.
+
+    Raises:
+        UsageError: Ray is not installed.
+        QuasinatError: of a task.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise UsageError("the engine ray needs Ray", "pip install 'quasinat[ray]'") from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, configure_logging=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # the job has its own
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    rows = [{"name": task.name, "files": json.dumps(task.files)} for task in tasks]
+    made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        Worker,  # type: ignore[arg-type]
+        fn_constructor_args=(job,),
+        compute=ray.data.ActorPoolStrategy(min_size=workers[0], max_size=workers[1]),
+        num_cpus=1,
+        num_gpus=1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0,
+    )
+    for row in made.iter_rows():
+        record: Record = json.loads(row["record"])
+        if "error" in record:
+            raise _error(**record["error"])
+        yield record
+
+
+def _error(kind: str, problem: str, remedy: str) -> QuasinatError:
+    import quasinat.errors
+
+    made: QuasinatError = getattr(quasinat.errors, kind)(problem, remedy)
+    return made

@@ -1,0 +1,234 @@
+"""Shards through a transformation: the same bytes by every engine, after any interruption, and never two mixed."""
+
+import io
+import os
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from layers import images_of, stratified
+from quasinat import cli
+from quasinat.data.image_tree import png_bytes, to_8_bits
+from quasinat.data.sample import Sample
+from quasinat.data.shard_formats import SHARD_FORMATS
+from quasinat.errors import InputError, UsageError
+from quasinat.experiments import shard_tasks
+from quasinat.experiments.shard_projection import project_shards
+from quasinat.experiments.transforms import layer_transform
+from quasinat.files import read_json
+
+TAR, TABLE = SHARD_FORMATS["webdataset"], SHARD_FORMATS["parquet"]
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Path:
+    stratified().save(tmp_path / "layer.stl")
+    return tmp_path / "layer.stl"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Two tars of five images of two sizes each, with labels."""
+    for number in range(2):
+        images = images_of(3, 5)
+        files = [png_bytes(to_8_bits(image[None, :, : 20 - 2 * (n % 2)])[0]) for n, image in enumerate(images)]
+        samples = [Sample(f"{number}{n}", file, {"cls": str(n).encode()}) for n, file in enumerate(files)]
+        path = tmp_path / "source" / "train" / f"{number}.tar"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(TAR.write(samples))
+    return tmp_path / "source"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(layer: Path, source: Path, out: Path, **options: Any) -> Any:
+    return project_shards(partial(layer_transform, layer), str(source), str(out), **options)
+
+
+def test_a_shard_has_t_of_its_images_and_the_rest_as_it_was(layer: Path, source: Path, tmp_path: Path) -> None:
+    report = run(layer, source, tmp_path / "out")
+    assert (report.images, report.shards, report.failed) == (10, 2, ())
+    module = layer_transform(layer).module
+    for name in ("train/0.tar", "train/1.tar"):
+        given = TAR.read((source / name).read_bytes(), name)
+        made = TAR.read((tmp_path / "out" / name).read_bytes(), name)
+        assert [(sample.key, sample.rest) for sample in made] == [(sample.key, sample.rest) for sample in given]
+        for before, after in zip(given, made, strict=True):
+            image = torch.from_numpy(_array(before.image)).permute(2, 0, 1)[None].float() / 255
+            expected = to_8_bits(module(image))[0].permute(1, 2, 0)
+            assert (torch.from_numpy(_array(after.image)).int() - expected.int()).abs().max() <= 1
+    manifest: Any = read_json(tmp_path / "out" / "manifest.json")
+    assert manifest["complete"]
+    assert manifest["images"] == 10
+    assert [shard["images"] for shard in manifest["shards"]] == [5, 5]
+
+
+def _array(content: bytes | None) -> Any:
+    import numpy as np
+
+    assert content is not None
+    return np.array(Image.open(io.BytesIO(content)))
+
+
+def test_image_files_are_put_together_and_tables_are_taken(layer: Path, tmp_path: Path) -> None:
+    for n, image in enumerate(images_of(3, 5)):
+        path = tmp_path / "tree" / "ab"[n % 2] / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png_bytes(to_8_bits(image[None])[0]))
+    report = run(layer, tmp_path / "tree", tmp_path / "table", format="parquet", shard_size=2)
+    assert (report.images, report.shards) == (5, 3)
+    rows = TABLE.read((tmp_path / "table" / "shard-00000.parquet").read_bytes(), "x")
+    assert [row.key for row in rows] == ["a/0", "a/2"]
+    again = run(layer, tmp_path / "table", tmp_path / "tar")
+    assert (again.images, again.shards) == (5, 3)
+    assert [sample.key for sample in TAR.read((tmp_path / "tar" / "shard-00000.tar").read_bytes(), "x")] == [
+        "a/0",
+        "a/2",
+    ]
+
+
+def test_what_is_there_is_not_made_again_and_what_is_damaged_is(
+    layer: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(layer, source, out)
+    whole = contents(out)
+    made: list[str] = []
+    projected = shard_tasks._projected
+
+    def counting(samples: Any, transform: Any, job: Any) -> Any:
+        made.append(samples[0].key)
+        return projected(samples, transform, job)
+
+    monkeypatch.setattr(shard_tasks, "_projected", counting)
+    run(layer, source, out)
+    assert (made, contents(out)) == ([], whole)
+    shard = out / "train" / "1.tar"
+    for harm in (
+        lambda: shard.unlink(),
+        lambda: shard.write_bytes(b"x"),
+        lambda: shard.write_bytes(whole["train/1.tar"][:-9]),
+    ):
+        harm()
+        run(layer, source, out)
+        assert contents(out) == whole
+    (out / ".quasinat" / "train" / "0.json").write_text("{", encoding="utf-8")
+    run(layer, source, out)
+    assert (made, contents(out)) == (["10", "10", "10", "00"], whole)
+
+
+def test_bad_images_are_left_out_and_named_and_strict_stops(
+    layer: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = source / "train" / "1.tar"
+    samples = TAR.read(path.read_bytes(), "x")
+    samples[2] = Sample("12", b"no image", samples[2].rest)
+    samples[4] = Sample("14", None, samples[4].rest)
+    path.write_bytes(TAR.write(samples))
+    arguments = ["project", str(source), str(tmp_path / "out"), "--layer", str(layer), "--format", "webdataset"]
+    for _ in range(2):  # what was left out is told again
+        assert cli.run(arguments) == 1
+        said = capsys.readouterr()
+        assert "failed          2" in said.out
+        assert "12 cannot be read as an image" in said.err
+        assert "14 has no image" in said.err
+    left = TAR.read((tmp_path / "out" / "train" / "1.tar").read_bytes(), "x")
+    assert [sample.key for sample in left] == ["10", "11", "13"]
+    with pytest.raises(InputError, match="12 cannot be read as an image"):
+        run(layer, source, tmp_path / "strict", strict=True)
+    path.write_bytes(b"no tar")
+    with pytest.raises(InputError, match=r"train/1\.tar is damaged or no tar"):
+        run(layer, source, tmp_path / "damaged")
+    assert [name for name in contents(tmp_path / "damaged") if name.endswith("tar")] == ["train/0.tar"]
+
+
+def test_two_layers_are_not_mixed_and_bad_requests_are_refused(layer: Path, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(layer, source, out)
+    before = contents(out)
+    stratified(sparsity=0.2).save(tmp_path / "other.stl")
+    with pytest.raises(UsageError, match="another lambda, layer"):
+        run(tmp_path / "other.stl", source, out)
+    with pytest.raises(UsageError, match="another shard_size"):
+        run(layer, source, out, shard_size=7)
+    assert contents(out) == before
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_bytes(b"")
+    with pytest.raises(UsageError, match="holds files and no manifest of ours"):
+        run(layer, source, tmp_path / "full")
+    with pytest.raises(UsageError, match="no engine 'rya'; did you mean 'ray'"):
+        run(layer, source, tmp_path / "new", engine="rya")
+    with pytest.raises(UsageError, match="no format 'tar'"):
+        run(layer, source, tmp_path / "new", format="tar")
+    with pytest.raises(UsageError, match="--workers 4,1 is no range"):
+        run(layer, source, tmp_path / "new", workers=(4, 1))
+    (source / "image.png").write_bytes(b"")
+    with pytest.raises(InputError, match="holds both image files and shards"):
+        run(layer, source, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_runs_at_once_leave_what_one_leaves(layer: Path, source: Path, tmp_path: Path) -> None:
+    from threading import Thread
+
+    run(layer, source, tmp_path / "one")
+    threads = [Thread(target=run, args=(layer, source, tmp_path / "two")) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert one == two
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray = pytest.importorskip("ray")
+    seen = {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=seen)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.processes
+@pytest.mark.filterwarnings("ignore")
+def test_ray_makes_the_same_bytes_also_when_a_worker_is_killed(
+    layer: Path, source: Path, tmp_path: Path, cluster: None
+) -> None:
+    for number in range(2, 8):
+        (source / "train" / f"{number}.tar").write_bytes((source / "train" / f"{number % 2}.tar").read_bytes())
+    run(layer, source, tmp_path / "local")
+    run(layer, source, tmp_path / "ray", engine="ray", workers=(2, 2))
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    load = partial(killed_once, marks, layer)
+    project_shards(load, str(source), str(tmp_path / "killed"), engine="ray", workers=(2, 2))
+    assert (marks / "killed").exists()
+    assert contents(tmp_path / "killed") == contents(tmp_path / "local")
+
+
+def killed_once(marks: Path, layer: Path) -> Any:
+    """The layer's transformation; the first worker that is asked for an image kills itself."""
+    import ray
+
+    made = layer_transform(layer)
+    if ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
+        made.module.register_forward_pre_hook(partial(_die, marks / "killed"))
+    return made
+
+
+def _die(mark: Path, *_: Any) -> None:
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -2,8 +2,9 @@
 
 python benchmarks/join_results.py FOLDER... --into results/tables
 
-Two files are joined if they have the same table, preset, settings and images, and every image the same outcome in the
-cells that both have, of which the undefended network's must be one: then the rows have met the same attacked images.
+Two files are joined if they have the same table, preset, settings and images, and column by column where every image
+has the same outcome in the undefended network's cell: then the rows have met the same attacked images. The other
+columns stay as they are.
 """
 
 import argparse
@@ -22,26 +23,33 @@ UNDEFENDED = "none/"
 Outcomes = Mapping[str, NDArray[Any]]
 
 
-def joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The cells of both; where both have a cell, that of `one`, whose order of rows and strengths it keeps too.
+def joined(one: dict[str, Any], other: dict[str, Any], columns: set[str]) -> dict[str, Any]:
+    """The cells of both in `columns`, elsewhere those of `one`, whose order of rows and strengths it keeps too.
 
     Raises:
         UsageError: they are of different tables, settings or images.
     """
     for part in SAME:
-        if one.get(part) != other.get(part):
+        if _known_to_both(one.get(part), other.get(part)) != _known_to_both(other.get(part), one.get(part)):
             raise UsageError(f"the two results differ in their {part}", "join what was run with the same settings")
     theirs = {row["key"]: row for row in other["rows"]}
-    rows = [_row(row, theirs.pop(row["key"], None)) for row in one["rows"]] + list(theirs.values())
+    rows = [_row(row, theirs.get(row["key"]), columns) for row in one["rows"]]
     past = [*one.get("joined", []), other["provenance"], *other.get("joined", [])]
     return {**one, "rows": rows, "strengths": other["strengths"] | one["strengths"], "joined": _different(past)}
 
 
-def _row(row: dict[str, Any], other: dict[str, Any] | None) -> dict[str, Any]:
+def _known_to_both(value: Any, other: Any) -> Any:
+    """Without the settings that one of the two, of an older version, has not had yet."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        return {name: each for name, each in value.items() if name in other}
+    return value
+
+
+def _row(row: dict[str, Any], other: dict[str, Any] | None, columns: set[str]) -> dict[str, Any]:
     if other is None:
         return row
     cells = {
-        column: cell if cell["status"] != "not run" else other["cells"].get(column, cell)
+        column: other["cells"].get(column, cell) if cell["status"] == "not run" and column in columns else cell
         for column, cell in row["cells"].items()
     }
     return row | {"cells": cells}
@@ -51,18 +59,28 @@ def _different(provenances: Sequence[Any]) -> list[Any]:
     return [value for index, value in enumerate(provenances) if value not in provenances[:index]]
 
 
-def outcomes_joined(one: Outcomes, other: Outcomes) -> dict[str, NDArray[Any]]:
-    """The outcomes of both.
+def shared_columns(one: Outcomes, other: Outcomes) -> set[str]:
+    """The columns in which the undefended network has the same outcome for every image.
 
     Raises:
-        UsageError: an image has two outcomes in a cell, or no cell of the undefended network is in both.
+        UsageError: there is none, or another cell of such a column has two outcomes.
     """
-    for name in one.keys() & other.keys():
-        if not np.array_equal(one[name], other[name]):
+    both = one.keys() & other.keys()
+    same = {name for name in both if np.array_equal(one[name], other[name])}
+    columns = {name.removeprefix(UNDEFENDED) for name in same if name.startswith(UNDEFENDED)}
+    if not columns:
+        raise UsageError(
+            "the undefended network's outcomes agree in no column", "join runs of the same seed and images"
+        )
+    for name in sorted(both - same):
+        if _column(name) in columns:
             raise UsageError(f"the two results differ in {name}", "join runs of the same code, seed and threads")
-    if not any(name.startswith(UNDEFENDED) for name in one.keys() & other.keys()):
-        raise UsageError("no cell of the undefended network is in both", "run its row, which shows that they agree")
-    return {**other, **one}
+    return columns
+
+
+def _column(name: str) -> str:
+    """Of `ROW/COLUMN` or `ROW/COLUMN/flagged`."""
+    return name.split("/")[1] if "/" in name else name
 
 
 def join_into(folder: Path, target: Path) -> None:
@@ -73,8 +91,10 @@ def join_into(folder: Path, target: Path) -> None:
         kept = target / path.name
         if kept.is_file():
             there: Any = read_json(kept)
-            outcomes = outcomes_joined(_arrays(kept.with_suffix(".npz")), outcomes)
-            result = joined(there, result)
+            ours = _arrays(kept.with_suffix(".npz"))
+            columns = shared_columns(ours, outcomes)
+            outcomes = {name: value for name, value in outcomes.items() if _column(name) in columns} | ours
+            result = joined(there, result, columns)
         write_json(kept, result)
         write_npz(kept.with_suffix(".npz"), outcomes)
         print(f"{kept}: {len([name for name in outcomes if name.count('/') == 1])} cells")

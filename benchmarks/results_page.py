@@ -21,6 +21,10 @@ from quasinat.report.table_sheet import table_markdown
 from table import update
 
 PRESET = "small"
+OTHERS = {"table1 of all images": "table1-medium", "table5 of all images": "table5-medium"}
+OTHERS |= {name: f"{name}-smoke" for name in ("table3", "table7")}
+ADDED = {"table1": ("table1-small", ("", "-seed-1", "-seed-2")), "table2a": ("table2a-small", ("",))}
+ADDED |= {"table1 of all images": ("table1-medium", ("",))}
 SEEDED, SEEDS = ("table1", "table5"), ("", "-seed-1", "-seed-2")
 LAYERS, CONTROL = ("stl", "stl-cluster"), "control"
 EXCERPT = ("none", CONTROL, "stl", "stl-cluster", "stl-control", "stl-cluster-control", "tvm", "quilting")
@@ -173,17 +177,17 @@ def sections(root: Path) -> dict[str, str]:
         return values
 
     parts = {}
-    for name in made(root):
-        result = read(f"{name}-{PRESET}")
+    for name, path in ({name: f"{name}-{PRESET}" for name in made(root)} | OTHERS).items():
+        result = read(path)
         parts[name] = f"{findings(result)}\n\n{table_markdown(result).partition(chr(10) * 2)[2]}".lstrip()
     for name in SEEDED:
         seeds = [read(f"{name}-{PRESET}{suffix}") for suffix in SEEDS]
         stated = {column: column for column in seeds[0]["columns"]}
         said = (over_seeds(seeds, stated), "Strength-matched:", over_seeds(seeds, matched_columns(seeds[0])))
         parts[f"seeds of {name}"] = "\n\n".join(said)
-    for name, suffixes in (("table1", SEEDS), ("table2a", SEEDS[:1])):
-        result = read(f"{name}-{PRESET}")
-        paths = [root / "results" / "tables" / f"{name}-{PRESET}{suffix}.npz" for suffix in suffixes]
+    for name, (path, suffixes) in ADDED.items():
+        result = read(path)
+        paths = [root / "results" / "tables" / f"{path}{suffix}.npz" for suffix in suffixes]
         outcomes = [dict(np.load(path)) for path in paths]
         labels = {row["key"]: row["label"] for row in result["rows"]}
         stated = {column: column for column in result["columns"]}

@@ -58,11 +58,26 @@ def test_two_halves_make_the_whole(join: ModuleType, whole: Any, tmp_path: Path)
 def test_other_settings_and_other_attacked_images_are_refused(join: ModuleType, whole: Any) -> None:
     result, outcomes = whole
     with pytest.raises(UsageError, match="differ in their settings"):
-        join.joined(result, result | {"settings": result["settings"] | {"seed": 7}})
-    name = "none/fgsm-0.08"
-    flipped = outcomes | {name: ~outcomes[name]}
-    with pytest.raises(UsageError, match=f"differ in {name}"):
-        join.outcomes_joined(outcomes, flipped)
+        join.joined(result, result | {"settings": result["settings"] | {"seed": 7}}, set())
+    flipped = outcomes | {"stl/fgsm-0.08": ~outcomes["stl/fgsm-0.08"]}
+    with pytest.raises(UsageError, match=r"differ in stl/fgsm-0\.08"):
+        join.shared_columns(outcomes, flipped)
     apart = {"labels": outcomes["labels"], "stl/clean": outcomes["stl/clean"]}
-    with pytest.raises(UsageError, match="no cell of the undefended network is in both"):
-        join.outcomes_joined(outcomes, apart)
+    with pytest.raises(UsageError, match="agree in no column"):
+        join.shared_columns(outcomes, apart)
+
+
+def test_a_column_whose_attack_differs_is_left_as_it_is(join: ModuleType, whole: Any, tmp_path: Path) -> None:
+    column = "bim-0.03@0.1803"
+    result, outcomes = without(whole, "stl")
+    other = whole[1] | {f"{key}/{column}": ~whole[1][f"{key}/{column}"] for key in ("none", "stl")}
+    for folder, (values, arrays) in {"one": (result, outcomes), "other": (whole[0], other)}.items():
+        write_json(tmp_path / folder / f"{NAME}.json", values)
+        write_npz(tmp_path / folder / f"{NAME}.npz", arrays)
+    join.join_into(tmp_path / "other", tmp_path / "one")
+    made: Any = read_json(tmp_path / "one" / f"{NAME}.json")
+    stl = next(row["cells"] for row in made["rows"] if row["key"] == "stl")
+    assert {name for name, cell in stl.items() if cell["status"] == "not run"} == {column}
+    with np.load(tmp_path / "one" / f"{NAME}.npz") as file:
+        assert f"stl/{column}" not in file
+        assert file[f"none/{column}"].tolist() == outcomes[f"none/{column}"].tolist()

@@ -91,12 +91,16 @@ def learning_figure(results: Results) -> str | None:
 
 
 def standalone(svg: str) -> str:
-    """What `inline` made, as a file of its own: the page's colours of the light scheme, on white."""
-    colours = " ".join(f"{name}: {value};" for name, value in light_colours().items())
-    look = f"<style>svg {{ {colours} color: {light_colours()['--ink']}; background: #ffffff; }}</style>"
+    """What `inline` made, as a file of its own: the page's colours of the light scheme, on white.
+
+    They are written out, for programs other than browsers that know no variables.
+    """
+    colours = light_colours()
+    look = "<style>svg { background: #ffffff; }</style>"
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     head, _, rest = svg.partition(">")
-    return f"{head} {spaces}>{look}{rest}"
+    plain = re.sub(r"var\((--[\w-]+)\)", lambda found: colours[found[1]], rest)
+    return f"{head} {spaces}>{look}{plain.replace('currentColor', colours['--ink'])}"
 
 
 def light_colours() -> dict[str, str]:

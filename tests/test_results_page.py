@@ -64,6 +64,24 @@ def test_a_result_file_has_the_tables_rows_at_both_strengths(name: str) -> None:
         assert undefended[column]["value"] == pytest.approx(table.paper["none"][stated], abs=0.005)
 
 
+@pytest.mark.parametrize(
+    ("name", "images"),
+    {
+        "table1-medium": (50_000, 10_000),
+        "table5-medium": (50_000, 10_000),
+        "table4-small": (10_000, 1000),
+        "table3-smoke": (1000, 200),
+        "table7-smoke": (1000, 200),
+    }.items(),
+)
+def test_the_other_result_files_have_their_images_and_no_failures(name: str, images: tuple[int, int]) -> None:
+    result: Any = read_json(ROOT / "results" / "tables" / f"{name}.json")
+    assert [row["key"] for row in result["rows"]] == [row.key for row in table_named(result["table"]).all_rows]
+    assert (result["data"]["train"], result["data"]["test"]) == images
+    assert "failed" not in {cell["status"] for row in result["rows"] for cell in row["cells"].values()}
+    assert f"{images[0]:,} training and {images[1]:,} test images" in PAGE
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "results" / "tables").glob("*.npz")), ids=lambda path: path.stem)
 def test_each_images_outcomes_add_up_to_the_result(path: Path) -> None:
     result: Any = read_json(path.with_suffix(".json"))

@@ -1,8 +1,12 @@
 """Shards through a transformation: the same bytes by every engine, after any interruption, and never two mixed."""
 
+import errno
 import io
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +21,7 @@ from quasinat import cli
 from quasinat.data.image_tree import png_bytes, to_8_bits
 from quasinat.data.sample import Sample
 from quasinat.data.shard_formats import SHARD_FORMATS
-from quasinat.errors import InputError, UsageError
+from quasinat.errors import InputError, OutputError, UsageError
 from quasinat.experiments import shard_tasks
 from quasinat.experiments.shard_projection import project_shards
 from quasinat.experiments.transforms import layer_transform
@@ -187,6 +191,56 @@ def test_two_runs_at_once_leave_what_one_leaves(layer: Path, source: Path, tmp_p
         thread.join()
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert one == two
+
+
+@pytest.mark.processes
+def test_a_run_that_is_killed_goes_on_and_leaves_what_an_undisturbed_one_leaves(
+    layer: Path, source: Path, tmp_path: Path
+) -> None:
+    for number in range(2, 40):
+        (source / "train" / f"{number}.tar").write_bytes((source / "train" / f"{number % 2}.tar").read_bytes())
+    run(layer, source, tmp_path / "whole")
+    out = tmp_path / "out"
+    arguments = [str(source), str(out), "--layer", str(layer), "--format", "webdataset"]
+    process = subprocess.Popen([sys.executable, "-m", "quasinat", "project", *arguments], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list(out.rglob("*.tar"))) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not read_json(out / "manifest.json")["complete"]
+    made = {name: (out / name).stat().st_mtime_ns for name in contents(out) if name.endswith(".tar")}
+    assert 3 <= len(made) < 40
+    run(layer, source, out)
+    kept = [name for name, when in made.items() if (out / name).stat().st_mtime_ns == when]
+    assert len(kept) >= len(made) - 1  # all but one whose record was not written yet
+    left = {name: content for name, content in contents(out).items() if not name.endswith(".part")}
+    assert left == contents(tmp_path / "whole")
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(
+    layer: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        written.append(path)
+        if len(written) == 4:  # the manifest, a shard and its record are there
+            write(path, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"1\.tar: no space left; free some"):
+        run(layer, source, tmp_path / "out")
+    assert sorted(contents(tmp_path / "out")) == [".quasinat/train/0.json", "manifest.json", "train/0.tar"]
+    monkeypatch.undo()
+    run(layer, source, tmp_path / "out")
+    run(layer, source, tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,11 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: _discard(temporary.write_text(text, encoding="utf-8")))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes bytes whole or not at all; errors as of `write_atomically`."""
+    write_atomically(path, lambda temporary: _discard(temporary.write_bytes(content)))
+
+
 def _discard(_: object) -> None:
     return None
 

@@ -174,6 +174,11 @@ def test_two_layers_are_not_mixed_and_bad_requests_are_refused(layer: Path, sour
         run(layer, source, tmp_path / "new", format="tar")
     with pytest.raises(UsageError, match="--workers 4,1 is no range"):
         run(layer, source, tmp_path / "new", workers=(4, 1))
+    for inside in (source, source / "train", source.parent):
+        with pytest.raises(UsageError, match="overlap; choose an OUT beside IN"):
+            run(layer, source, inside)
+    said = ["project", str(source), str(tmp_path / "new"), "--layer", str(layer), "--format", "parquet", "--overwrite"]
+    assert cli.run(said) == 2
     (source / "image.png").write_bytes(b"")
     with pytest.raises(InputError, match="holds both image files and shards"):
         run(layer, source, tmp_path / "new")

@@ -55,7 +55,9 @@ def project(
             "image files, tars or Parquet tables, anywhere that fsspec reaches; webdataset by default for --engine ray."
         ),
     ] = None,
-    engine: Annotated[str, typer.Option(help="Of webdataset and parquet: local, or ray (quasinat[ray]).")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="Of webdataset and parquet: local, or ray (the extra of that name).")
+    ] = "local",
     workers: Annotated[str, typer.Option(metavar="MIN,MAX", help="Actors of --engine ray.")] = "1,1",
     split: Annotated[str | None, typer.Option(help="Of CIFAR-10: train or test; test by default.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images projected together; fewer of large ones.")] = 64,
@@ -69,6 +71,9 @@ def project(
     if transform is None:
         raise UsageError("no transformation is named", "pass --layer FILE, or --defence NAME")
     if engine != "local" or format in SHARD_FORMATS:
+        if split is not None or overwrite:
+            option = "--overwrite" if overwrite else "--split"
+            raise UsageError(f"{option} is no option of tars and tables", "leave it out")
         load = partial(named_transform, layer, defence, artefact, sparsity)
         least, most = _range(workers)
         with Bars() as bars:

@@ -12,7 +12,7 @@ from torch import Tensor
 from quasinat.arrays import Image, Images
 from quasinat.data.image_files import SUFFIXES, in_mode, pixels, read_picture
 from quasinat.errors import InputError, UsageError
-from quasinat.files import write_atomically
+from quasinat.files import write_bytes
 
 Size = tuple[int, int]  # height, width
 _CONVERT = {1: "grey", 3: "rgb"}
@@ -163,12 +163,7 @@ def to_8_bits(images: Images) -> UInt8[Tensor, "batch channels height width"]:
 
 def write_png(path: Path, image: UInt8[Tensor, "channels height width"]) -> None:
     """Writes an 8-bit grey or RGB image, whole or not at all; the file names this package as its software."""
-    content = png_bytes(image)
-    write_atomically(path, lambda temporary: _discard(temporary.write_bytes(content)))
-
-
-def _discard(_: object) -> None:
-    pass
+    write_bytes(path, png_bytes(image))
 
 
 def png_bytes(image: UInt8[Tensor, "channels height width"]) -> bytes:

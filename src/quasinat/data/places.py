@@ -22,6 +22,16 @@ class Place:
             raise InputError(f"{self.url} cannot be opened ({error})", "check its protocol") from None
         return system, path.rstrip("/")
 
+    def absolute(self) -> "Place":
+        """The same folder by its whole URL, which means the same wherever it is read."""
+        system, path = self._system
+        return Place(system.unstrip_protocol(path))
+
+    def overlaps(self, other: "Place") -> bool:
+        """Whether one of the two folders holds the other or is the other."""
+        ours, theirs = (f"{place.absolute().url}/" for place in (self, other))
+        return ours.startswith(theirs) or theirs.startswith(ours)
+
     def names(self) -> list[str]:
         """The files below the folder at any depth, relative, sorted; those whose names or folders start with a dot
         are left out."""
@@ -57,22 +67,18 @@ class Place:
         """
         from pathlib import Path
 
-        from quasinat.files import write_atomically
+        from quasinat.files import write_bytes
 
         system, path = self._system
         target = f"{path}/{name}"
         if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
-            write_atomically(Path(target), lambda temporary: _discard(temporary.write_bytes(content)))
+            write_bytes(Path(target), content)
             return
         try:
             system.makedirs(target.rpartition("/")[0], exist_ok=True)
             system.pipe_file(target, content)
         except OSError as error:
             raise OutputError(f"cannot write {self.url}/{name} ({_reason(error)})", "check the access") from error
-
-
-def _discard(_: object) -> None:
-    pass
 
 
 def _reason(error: OSError) -> str:

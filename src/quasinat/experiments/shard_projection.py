@@ -85,9 +85,11 @@ def project_shards(
             raise UsageError(f"{name} {count} is not positive", "choose 1 or more")
     if workers[1] < workers[0]:
         raise UsageError(f"--workers {workers[0]},{workers[1]} is no range", "give the least and the most, as 1,4")
-    here, there = Place(source), Place(destination)
+    here, there = Place(source).absolute(), Place(destination).absolute()
+    if here.overlaps(there):
+        raise UsageError(f"{destination} and {source} overlap", "choose an OUT beside IN")
     tasks = plan(here, shard_size)
-    job = Job(here, there, format, load, _identity(load(), source, format, shard_size), batch_size, strict)
+    job = Job(here, there, format, load, _identity(load(), here.url, format, shard_size), batch_size, strict)
     _take(there, job)
     records = []
     with (progress or Silent()).task(f"project {len(tasks)} shards", len(tasks)) as report:

@@ -1,6 +1,5 @@
 """Eq. (2) over filters and codes: the problem of dictionary learning, and where a learner stands in it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -53,11 +52,6 @@ class DictionaryProblem:
             place = int(rows[(~readable).nonzero()[0]])
             raise InputError(f"image {place} holds NaN or infinity", "leave it out or repair it")
         return images
-
-    def batches(self) -> Iterator[Images]:
-        """The images in their order, as many at a time as `TOGETHER` says for their size."""
-        for rows in torch.arange(len(self.images)).split(together(self.images)):
-            yield self.read(rows)
 
 
 @dataclass(frozen=True)

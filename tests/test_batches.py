@@ -1,12 +1,15 @@
 """A set goes through in batches, which shrink where the memory is too small."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from quasinat.batches import project
+from quasinat import batches
+from quasinat.batches import free_memory, images_that_fit, project
 from quasinat.errors import InputError
 
 ERRORS = [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("can't allocate memory: 7 bytes")]
@@ -53,3 +56,37 @@ def test_memory_that_is_really_full_is_seen_as_such() -> None:
     images = torch.rand(2, 1, 2, 2)
     assert project(greedy, images).equal(images)
     assert asked == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [(None, 1024), (2**40, 1024), (2**26, 64), (2**26 + 2**20 - 2, 64), (1000, 1), (0, 1)],
+)
+def test_a_batch_is_what_half_of_the_free_memory_holds(
+    free: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "free_memory", lambda device: free)
+    assert images_that_fit(32, 32, 512, torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"),
+    [(None, "0", 2**30), ("max", "5", 2**30), (str(2**20), "24", 2**20 - 24), (str(2**40), "0", 2**30), ("5", "7", 0)],
+)
+def test_free_memory_is_what_the_system_and_the_container_leave(
+    limit: str | None, used: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meminfo").write_text(f"MemTotal: 9 kB\nMemAvailable:   {2**20} kB\n")
+    monkeypatch.setattr(batches, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(batches, "CONTAINER", tmp_path)
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text(f"{used}\n")
+    assert free_memory(torch.device("cpu")) == expected
+    (tmp_path / "meminfo").unlink()
+    assert free_memory(torch.device("cpu")) is None
+
+
+def test_this_machine_has_free_memory() -> None:
+    free = free_memory(torch.device("cpu"))
+    assert free is None or 2**20 < free <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,6 +1,7 @@
 """A whole set of images through a transformation, as many at a time as the memory holds."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -8,6 +9,40 @@ from quasinat.arrays import Images
 from quasinat.errors import InputError
 
 FULL = ("can't allocate memory", "out of memory")  # how torch says so where it has no class for it
+MEMORY, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")  # where Linux says what there is
+SHARE = 0.5  # of the free memory that a batch may take: it is an estimate, and others take from it too
+BATCH_PIXELS = 2**22  # of a batch at most: from here on a device is busy whatever more it is given
+
+
+def images_that_fit(height: int, width: int, bytes_per_pixel: int, device: torch.device) -> int:
+    """How many images of a size are a batch: as many as half of the device's free memory holds, at least one.
+
+    It is at most `BATCH_PIXELS` pixels, a quarter of them on a CPU: where memory is plentiful the number depends on the
+    size alone.
+
+    Args:
+        bytes_per_pixel: what the transformation holds at its fullest for each pixel of a batch.
+    """
+    most, free = BATCH_PIXELS if device.type == "cuda" else BATCH_PIXELS // 4, free_memory(device)
+    pixels = most if free is None else min(most, int(SHARE * free) // bytes_per_pixel)
+    return max(1, pixels // (height * width))
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be taken, within the limit of a container too; `None` where the system does not tell."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for whoever asks
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    try:
+        lines = MEMORY.read_text().splitlines()
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+    try:
+        limit, used = ((CONTAINER / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return free
+    return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
 
 
 @torch.no_grad()

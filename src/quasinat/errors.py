@@ -11,6 +11,10 @@ class QuasinatError(Exception):
         self.problem = problem
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[type["QuasinatError"], tuple[str, str]]:
+        """How an error gets from one process to another."""
+        return type(self), (self.problem, self.remedy)
+
 
 class InputError(QuasinatError, ValueError):
     """Data that cannot be used: a missing folder, an unreadable file, a tensor of the wrong shape or range."""

@@ -224,6 +224,12 @@ class SparseTransformationLayer(nn.Module):
         other.sparsity = sparsity
         return other
 
+    def with_solver(self, solver: Solver) -> "SparseTransformationLayer":
+        """The same layer, sharing its tensors, with another solver."""
+        other = copy.copy(self)
+        other.solver = solver
+        return other
+
     def settings(self) -> Card:
         """Everything about the layer but its tensors, as JSON holds it."""
         return {

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import signal
 import subprocess
@@ -15,16 +16,19 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from layers import images_of, stratified
 from quasinat import cli
 from quasinat.data.image_tree import png_bytes, to_8_bits
+from quasinat.data.places import Place
 from quasinat.data.sample import Sample
 from quasinat.data.shard_formats import SHARD_FORMATS
-from quasinat.errors import InputError, OutputError, UsageError
+from quasinat.errors import InputError, OutputError, ProcessError, UsageError
 from quasinat.experiments import shard_tasks
 from quasinat.experiments.shard_projection import project_shards
-from quasinat.experiments.transforms import layer_transform
+from quasinat.experiments.shard_tasks import Job, plan, run_tasks
+from quasinat.experiments.transforms import NamedTransform, layer_transform
 from quasinat.files import read_json
 
 TAR, TABLE = SHARD_FORMATS["webdataset"], SHARD_FORMATS["parquet"]
@@ -108,9 +112,9 @@ def test_what_is_there_is_not_made_again_and_what_is_damaged_is(
     made: list[str] = []
     projected = shard_tasks._projected
 
-    def counting(samples: Any, transform: Any, job: Any) -> Any:
+    def counting(samples: Any, *rest: Any) -> Any:
         made.append(samples[0].key)
-        return projected(samples, transform, job)
+        return projected(samples, *rest)
 
     monkeypatch.setattr(shard_tasks, "_projected", counting)
     run(layer, source, out)
@@ -177,8 +181,9 @@ def test_two_layers_are_not_mixed_and_bad_requests_are_refused(layer: Path, sour
     for inside in (source, source / "train", source.parent):
         with pytest.raises(UsageError, match="overlap; choose an OUT beside IN"):
             run(layer, source, inside)
-    said = ["project", str(source), str(tmp_path / "new"), "--layer", str(layer), "--format", "parquet", "--overwrite"]
-    assert cli.run(said) == 2
+    said = ["project", str(source), str(tmp_path / "new"), "--layer", str(layer), "--format", "parquet"]
+    assert cli.run([*said, "--overwrite"]) == 2
+    assert cli.run([*said, "--split", "test"]) == 2
     (source / "image.png").write_bytes(b"")
     with pytest.raises(InputError, match="holds both image files and shards"):
         run(layer, source, tmp_path / "new")
@@ -196,6 +201,104 @@ def test_two_runs_at_once_leave_what_one_leaves(layer: Path, source: Path, tmp_p
         thread.join()
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert one == two
+
+
+class Device(nn.Module):
+    """Stands in for a device of its own: it computes without the processor's help, one batch at a time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.batches = seconds, 0
+        self.at_once, self.most = 0, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        time.sleep(self.seconds)
+        self.batches += 1
+        self.at_once -= 1
+        return images
+
+
+def test_files_are_decoded_and_encoded_while_the_device_computes(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(10):
+        images = to_8_bits(images_of(3, 20).tile(1, 1, 8, 8))
+        samples = [Sample(f"{number}{n}", png_bytes(image)) for n, image in enumerate(images)]
+        (source / f"{number}.tar").write_bytes(TAR.write(samples))
+    tasks = plan(Place(str(source)), 10)
+    took = {}
+    for at_once in (1, 2):
+        device = Device(0.3)
+        transform = NamedTransform(device, {})
+        job = Job(
+            Place(str(source)), Place(str(tmp_path / str(at_once))), "webdataset", lambda: layer_transform(tmp_path), {}
+        )
+        start = time.perf_counter()
+        records = list(run_tasks(job, transform, tasks, at_once=at_once))
+        took[at_once] = time.perf_counter() - start
+        assert [record["images"] for record in records] == [20] * 10
+        assert device.most == 1
+        assert device.batches == 10
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    assert took[2] - 3.0 < 0.5 * (took[1] - 3.0)
+
+
+def test_an_error_ends_the_tasks_that_are_in_hand(layer: Path, source: Path, tmp_path: Path) -> None:
+    (source / "train" / "0.tar").write_bytes(b"no tar")
+    job = Job(Place(str(source)), Place(str(tmp_path / "out")), "webdataset", partial(layer_transform, layer), {})
+    with pytest.raises(InputError, match=r"0\.tar"):
+        list(run_tasks(job, job.load(), plan(job.source, 10), at_once=2))
+
+
+@pytest.mark.processes
+def test_several_processes_make_the_same_bytes_also_when_one_is_killed(
+    layer: Path, source: Path, tmp_path: Path
+) -> None:
+    for number in range(2, 12):
+        (source / "train" / f"{number}.tar").write_bytes((source / "train" / f"{number % 2}.tar").read_bytes())
+    whole = run(layer, source, tmp_path / "whole")
+    assert run(layer, source, tmp_path / "two", workers=(2, 2)) == whole
+    assert contents(tmp_path / "two") == contents(tmp_path / "whole")
+    load = partial(killed_once, tmp_path, layer, os.getpid())
+    made = project_shards(load, str(source), str(tmp_path / "three"), workers=(2, 2))
+    assert (tmp_path / "killed").exists()
+    assert (made.images, made.shards, made.failed) == (whole.images, whole.shards, whole.failed)
+    assert contents(tmp_path / "three") == contents(tmp_path / "whole")
+    with pytest.raises(ProcessError, match=r"3 times in a row a process died over .*; see whether"):
+        project_shards(partial(always_killed, layer, os.getpid()), str(source), str(tmp_path / "no"), workers=(2, 2))
+    (source / "train" / "11.tar").write_bytes(b"no tar")
+    with pytest.raises(InputError, match=r"11\.tar"):
+        run(layer, source, tmp_path / "bad", workers=(2, 2))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The images are tiny: a second thread only waits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_narrow_maps_have_their_error_measured(
+    precision: str, layer: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ["project", str(source), str(tmp_path / "out"), "--layer", str(layer), "--format", "webdataset"]
+    assert cli.run([*said, "--precision", precision, "--json"]) == 0
+    error = json.loads(capsys.readouterr().out)["precision"]
+    assert error["images"] == 5
+    assert 0 < error["mean"] < error["largest"] < 0.1
+    assert read_json(tmp_path / "out" / "manifest.json")["identity"]["precision"] == precision
+    assert cli.run([*said, "--precision", precision]) == 0
+    assert f"off by {error['largest']:.1e} at most" in capsys.readouterr().out
+    assert cli.run(said) == 2  # not to be mixed with single precision
+    assert "another precision" in capsys.readouterr().err
+    assert cli.run([*said, "--precision", "float8"]) == 2
+    assert "did you mean 'float" in capsys.readouterr().err
 
 
 @pytest.mark.processes
@@ -269,25 +372,32 @@ def test_ray_makes_the_same_bytes_also_when_a_worker_is_killed(
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     marks = tmp_path / "marks"
     marks.mkdir()
-    load = partial(killed_once, marks, layer)
+    load = partial(killed_once, marks, layer, os.getpid())
     project_shards(load, str(source), str(tmp_path / "killed"), engine="ray", workers=(2, 2))
     assert (marks / "killed").exists()
     assert contents(tmp_path / "killed") == contents(tmp_path / "local")
 
 
-def killed_once(marks: Path, layer: Path) -> Any:
-    """The layer's transformation; the first worker that is asked for an image kills itself."""
-    import ray
-
+def killed_once(marks: Path, layer: Path, driver: int) -> Any:
+    """The layer's transformation; the first worker, none of them the driver, that is asked for an image dies of it."""
     made = layer_transform(layer)
-    if ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
+    if os.getpid() != driver:
         made.module.register_forward_pre_hook(partial(_die, marks / "killed"))
     return made
 
 
-def _die(mark: Path, *_: Any) -> None:
+def always_killed(layer: Path, driver: int) -> Any:
+    """The same, and so does every other worker."""
+    made = layer_transform(layer)
+    if os.getpid() != driver:
+        made.module.register_forward_pre_hook(partial(_die, None))
+    return made
+
+
+def _die(mark: Path | None, *_: Any) -> None:
     try:
-        mark.touch(exist_ok=False)
+        if mark is not None:
+            mark.touch(exist_ok=False)
     except FileExistsError:
         return
     os.kill(os.getpid(), signal.SIGKILL)

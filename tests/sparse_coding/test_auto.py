@@ -7,6 +7,7 @@ import torch
 
 from quasinat.errors import UsageError
 from quasinat.sparse_coding import ADMM, SOLVERS, Auto, CoordinateDescent, Result, SparseCodingProblem, solve
+from quasinat.sparse_coding.auto import NARROW_STEPS
 from quasinat.sparse_coding.coordinate_descent import available
 
 from .conftest import problem_of
@@ -58,3 +59,21 @@ def test_solvers_have_names() -> None:
     torch.testing.assert_close(solve(problem, "admm").codes, solve(problem, ADMM()).codes)
     with pytest.raises(UsageError, match="unknown solver 'adm'; did you mean 'admm'"):
         solve(problem, "adm")
+
+
+@pytest.mark.parametrize("storage", [torch.float16, torch.bfloat16])
+def test_narrow_maps_are_as_near_to_the_optimum_after_as_many_steps(storage: torch.dtype) -> None:
+    problem = problem_of(images=2, channels=3, dtype=torch.float32)
+    narrow = solve(problem, Auto(storage=storage))
+    assert narrow.solver == "admm"
+    assert narrow.state.dtype == storage
+    wide = solve(problem, ADMM(tolerance=0.0, max_steps=NARROW_STEPS))
+    exact = solve(problem, CoordinateDescent(tolerance=1e-7)) if available() is None else wide
+    rounding = {torch.float16: 1e-3, torch.bfloat16: 8e-3}[storage]
+    error, least = ((it.reconstruction - exact.reconstruction).abs().max() for it in (narrow, wide))
+    assert float(error) < float(least) + rounding * float(problem.images.abs().max())
+
+
+def test_a_storage_that_holds_no_maps_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"torch.int8\) holds no maps; choose one of torch.float64"):
+        Auto(storage=torch.int8)

@@ -11,6 +11,7 @@ import typer
 from quasinat.cli.bars import Bars
 from quasinat.data.shard_formats import SHARD_FORMATS
 from quasinat.errors import UsageError
+from quasinat.experiments.precision import sentence
 from quasinat.experiments.projection import project_files
 from quasinat.experiments.shard_projection import project_shards
 from quasinat.experiments.transforms import named_transform
@@ -58,23 +59,34 @@ def project(
     engine: Annotated[
         str, typer.Option(help="Of webdataset and parquet: local, or ray (the extra of that name).")
     ] = "local",
-    workers: Annotated[str, typer.Option(metavar="MIN,MAX", help="Actors of --engine ray.")] = "1,1",
+    workers: Annotated[
+        str, typer.Option(metavar="MIN,MAX", help="Actors of --engine ray; MAX processes of --engine local.")
+    ] = "1,1",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Of a layer's codes while it looks for them: float32, or float16 or bfloat16, which take half the "
+            "memory on a GPU; the error is then measured and printed."
+        ),
+    ] = "float32",
     split: Annotated[str | None, typer.Option(help="Of CIFAR-10: train or test; test by default.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images projected together; fewer of large ones.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images projected together, at most; as many as the memory holds by default.")
+    ] = None,
     shard_size: Annotated[int, typer.Option(help="Images in a shard, all of one size; fewer of large ones.")] = 1000,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier run's images from OUT.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the PSNR of every image.")] = False,
 ) -> None:
     """Send the images of a folder through a layer or another defence and write them, keeping names and structure."""
-    transform = named_transform(layer, defence, artefact, sparsity)
+    transform = named_transform(layer, defence, artefact, sparsity, precision)
     if transform is None:
         raise UsageError("no transformation is named", "pass --layer FILE, or --defence NAME")
     if engine != "local" or format in SHARD_FORMATS:
         if split is not None or overwrite:
             option = "--overwrite" if overwrite else "--split"
             raise UsageError(f"{option} is no option of tars and tables", "leave it out")
-        load = partial(named_transform, layer, defence, artefact, sparsity)
+        load = partial(named_transform, layer, defence, artefact, sparsity, precision)
         least, most = _range(workers)
         with Bars() as bars:
             made = project_shards(
@@ -89,7 +101,9 @@ def project(
                 strict=strict,
                 progress=bars,
             )
-        counts = {"images": made.images, "shards": made.shards, "failed": len(made.failed)}
+        counts: dict[str, object] = {"images": made.images, "shards": made.shards, "failed": len(made.failed)}
+        if made.precision:
+            counts[precision] = sentence(made.precision)
         print(json.dumps(made.as_json()) if as_json else "\n".join(f"{name:<16}{n}" for name, n in counts.items()))
         _tell([reason for _, reason in made.failed])
         return
@@ -114,6 +128,8 @@ def project(
         "mean PSNR": "none differs from its input" if mean is None else f"{mean:.2f} dB",
         "seconds": f"{report.seconds:.1f}",
     }
+    if report.precision:
+        lines[precision] = sentence(report.precision)
     print(json.dumps(report.as_json()) if as_json else "\n".join(f"{name:<16}{line}" for name, line in lines.items()))
     _tell([failure.reason for failure in report.failed])
 

@@ -18,6 +18,7 @@ Size = tuple[int, int]  # height, width
 _CONVERT = {1: "grey", 3: "rgb"}
 _MODES = {1: "L", 3: "RGB"}
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
+_COMPRESSION = 3  # of PNG: half the time of Pillow's 6, for files as small
 _SOFTWARE = "quasinat"  # what our files say under PNG's standard keyword of that name
 
 
@@ -177,7 +178,7 @@ def png_bytes(image: UInt8[Tensor, "channels height width"]) -> bytes:
     note = PngInfo()
     note.add_text("Software", _SOFTWARE)
     file = io.BytesIO()
-    picture.save(file, format="PNG", pnginfo=note)
+    picture.save(file, format="PNG", pnginfo=note, compress_level=_COMPRESSION)
     return file.getvalue()
 
 

@@ -12,18 +12,20 @@ import torch
 from torch import Tensor
 
 from quasinat.arrays import Image, Images
-from quasinat.batches import project
+from quasinat.batches import BATCH_PIXELS, project
 from quasinat.data import image_tree, shards
 from quasinat.data.image_tree import Size
 from quasinat.data.shards import Shard, Source
 from quasinat.errors import InputError, UsageError, did_you_mean
 from quasinat.evaluation import psnr
+from quasinat.experiments.devices import device_named
+from quasinat.experiments.precision import precision_error
 from quasinat.experiments.progress import Progress, Silent
 from quasinat.experiments.transforms import NamedTransform
 from quasinat.files import read_json, write_json
 
 FORMATS = ("png", "shards")
-BATCH_PIXELS, SHARD_PIXELS = 2**20, 2**23  # at most, of all images in one; a larger image goes alone
+SHARD_PIXELS = 2**23  # at most, of all images in one; a larger image goes alone
 _MADE_BY = "quasinat project"
 
 
@@ -47,6 +49,7 @@ class ProjectionReport:
         psnr: name and PSNR in dB between input and output of each image written or skipped; infinite where the two
             are equal. Of PNG files it is that of the rounded image.
         seconds: of this run.
+        precision: see `precision_error`.
     """
 
     count: int
@@ -55,6 +58,7 @@ class ProjectionReport:
     failed: tuple[Failure, ...]
     psnr: tuple[tuple[str, float], ...]
     seconds: float
+    precision: dict[str, Any] | None = None
 
     def mean_psnr(self) -> float | None:
         """In dB, over the images that differ from their input; None where none does."""
@@ -74,7 +78,7 @@ def project_files(
     *,
     format: str | None = None,
     split: str | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     shard_size: int = 1000,
     strict: bool = False,
     overwrite: bool = False,
@@ -96,7 +100,7 @@ def project_files(
         source: see `open_source`.
         destination: a folder that is new, empty, or of an earlier run of the same transformation, source and options.
         format: "png" or "shards"; if none is given, png for a tree of images and shards for the others.
-        batch_size: images projected together; fewer where they have more than `BATCH_PIXELS` pixels in all.
+        batch_size: images projected together at most; fewer of large ones, and where the memory does not hold as many.
         shard_size: images in a shard; fewer where they have more than `SHARD_PIXELS` pixels in all.
         strict: raise the error of the first image that cannot be used.
         overwrite: remove what an earlier run wrote, and nothing else, if the destination holds another one's images.
@@ -113,12 +117,12 @@ def project_files(
     if not (sparsity >= 0 and math.isfinite(sparsity)):
         raise UsageError(f"--lambda {sparsity} is not a finite number >= 0", "the paper uses 0.2")
     for name, value in (("--batch-size", batch_size), ("--shard-size", shard_size)):
-        if value < 1:
+        if value is not None and value < 1:
             raise UsageError(f"{name} {value} is not positive", "choose 1 or more")
     if format is not None and format not in FORMATS:
         raise UsageError(f"there is no format {format!r}", did_you_mean(format, list(FORMATS)))
-    here, there = source.resolve(), destination.resolve()
-    if here == there or here in there.parents or there in here.parents:
+    origin, there = source.resolve(), destination.resolve()
+    if origin == there or origin in there.parents or there in origin.parents:
         raise UsageError(f"{destination} and {source} overlap", "choose an OUT beside IN")
     images = shards.open_source(source, split)
     format = format or ("png" if images.kind == "tree" else "shards")
@@ -131,7 +135,7 @@ def project_files(
         **transform.identity,
         "format": format,
         "shard_size": shard_size if format == "shards" else None,
-        "source": str(here),
+        "source": str(origin),
         "kind": images.kind,
         "split": (split or "test") if images.kind == "cifar10" else None,
         "quasinat": version("quasinat"),
@@ -139,15 +143,18 @@ def project_files(
     _take(destination, identity, overwrite)
     manifest = {"made_by": _MADE_BY, **identity, "count": len(images.names), "complete": False, "failed": []}
     write_json(destination / "manifest.json", manifest)
+    transform = transform.to(device_named("auto"))
     with (progress or Silent()).task(f"project {len(images.names)} images", len(images.names)) as report:
-        run = _Run(transform, images, channels, destination, batch_size, strict, report)
+        run = _Run(transform, images, channels, destination, batch_size or BATCH_PIXELS, strict, report)
         run.to_pngs(targets) if format == "png" else run.to_shards(shard_size)
     failed = tuple(Failure(images.names[index], reason) for index, reason in sorted(run.failed.items()))
     manifest |= {"complete": True, "failed": [asdict(failure) for failure in failed]}
     write_json(destination / "manifest.json", manifest)
     values = tuple((images.names[index], value) for index, value in sorted(run.psnr.items()))
     seconds = round(time.perf_counter() - began, 3)
-    return ProjectionReport(len(images.names), run.written, len(values) - run.written, failed, values, seconds)
+    usable = (images.read(index, channels) for index in range(len(images.names)) if index not in run.failed)
+    error = precision_error(transform, usable)
+    return ProjectionReport(len(images.names), run.written, len(values) - run.written, failed, values, seconds, error)
 
 
 def _take(folder: Path, identity: dict[str, Any], overwrite: bool) -> None:
@@ -272,7 +279,8 @@ class _Run:
 
     def _project(self, images: Images) -> Images:
         done = len(self.failed) + len(self.psnr)
-        most = _at_most(self.batch_size, BATCH_PIXELS, (images.shape[2], images.shape[3]))
+        size = images.shape[2], images.shape[3]
+        most = min(_at_most(self.batch_size, BATCH_PIXELS, size), self.transform.batch(*size))
         return project(
             self.transform.project, images, batch_size=most, on_batch=lambda count: self.report(done + count)
         )

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from threading import Lock
 from typing import Any
 
 from quasinat.errors import QuasinatError, UsageError
@@ -11,17 +12,18 @@ from quasinat.experiments.shard_tasks import Job, Record, Task, run_task
 
 
 class Worker:
-    """An actor: makes the transformation once and does one task after the other."""
+    """An actor: makes the transformation once and does one task after the other, on a GPU two at once (`run_tasks`)."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.transform = job.load().to(device_named("auto"))
+        self.turn = Lock()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The record of a task as JSON, or what was wrong with it: of data, which would be wrong again."""
         task = Task(row["name"], tuple(json.loads(row["files"])))
         try:
-            return {"record": json.dumps(run_task(self.job, self.transform, task))}
+            return {"record": json.dumps(run_task(self.job, self.transform, task, self.turn))}
         except QuasinatError as error:
             said = {"kind": type(error).__name__, "problem": error.problem, "remedy": error.remedy}
             return {"record": json.dumps({"error": said})}
@@ -46,13 +48,15 @@ def run_on_ray(job: Job, tasks: Sequence[Task], workers: tuple[int, int]) -> Ite
         ray.init(log_to_driver=False, configure_logging=False)
     ray.data.DataContext.get_current().enable_progress_bars = False  # the job has its own
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    gpus = ray.cluster_resources().get("GPU", 0) >= 1
     rows = [{"name": task.name, "files": json.dumps(task.files)} for task in tasks]
     made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         Worker,  # type: ignore[arg-type]
         fn_constructor_args=(job,),
         compute=ray.data.ActorPoolStrategy(min_size=workers[0], max_size=workers[1]),
         num_cpus=1,
-        num_gpus=1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0,
+        num_gpus=1 if gpus else 0,
+        max_concurrency=2 if gpus else 1,
     )
     for row in made.iter_rows():
         record: Record = json.loads(row["record"])

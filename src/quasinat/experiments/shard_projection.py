@@ -1,16 +1,17 @@
 """Folders of image files, tars or tables through a transformation, shard by shard, by an engine."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from quasinat.data.places import Place
 from quasinat.data.shard_formats import SHARD_FORMATS
 from quasinat.errors import InputError, UsageError, did_you_mean
-from quasinat.experiments.devices import device_named
+from quasinat.experiments.local_engine import run_here
+from quasinat.experiments.precision import precision_error
 from quasinat.experiments.progress import Progress, Silent
 from quasinat.experiments.ray_engine import run_on_ray
-from quasinat.experiments.shard_tasks import Job, Record, Task, plan, run_task
+from quasinat.experiments.shard_tasks import Job, Record, Task, plan, usable
 from quasinat.experiments.transforms import NamedTransform
 
 MANIFEST = "manifest.json"
@@ -21,21 +22,16 @@ Engine = Callable[[Job, Sequence[Task], Workers], Iterable[Record]]
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What became of the source's images: written into `shards`, or `failed` (key and reason)."""
+    """What became of the source's images: written into `shards`, or `failed` (key and reason), `precision_error`."""
 
     images: int
     shards: int
     failed: tuple[tuple[str, str], ...]
+    precision: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)
-
-
-def run_here(job: Job, tasks: Sequence[Task], workers: Workers) -> Iterator[Record]:
-    """One task after the other in this process."""
-    transform = job.load().to(device_named("auto"))
-    return (run_task(job, transform, task) for task in tasks)
 
 
 ENGINES: Mapping[str, Engine] = {"local": run_here, "ray": run_on_ray}
@@ -49,7 +45,7 @@ def project_shards(
     format: str = "webdataset",
     engine: str = "local",
     workers: Workers = (1, 1),
-    batch_size: int = 64,
+    batch_size: int | None = None,
     shard_size: int = 1000,
     strict: bool = False,
     progress: Progress | None = None,
@@ -67,8 +63,8 @@ def project_shards(
         source, destination: folders: paths, or URLs that fsspec opens.
         format: of the shards, a key of `SHARD_FORMATS`.
         engine: a key of `ENGINES`.
-        workers: of an engine that has several: at least, and at most.
-        batch_size: images at a time, at most.
+        workers: at least, and at most; the local engine has as many as at most.
+        batch_size: images at a time, at most; `None` as many as the memory holds.
         shard_size: image files in a shard.
         strict: end at the first image that cannot be used; otherwise they are left out and named.
 
@@ -81,7 +77,7 @@ def project_shards(
         if value not in known:
             raise UsageError(f"there is no {name} {value!r}", did_you_mean(value, list(known)))
     for name, count in (("--batch-size", batch_size), ("--shard-size", shard_size), ("--workers", workers[0])):
-        if count < 1:
+        if count is not None and count < 1:
             raise UsageError(f"{name} {count} is not positive", "choose 1 or more")
     if workers[1] < workers[0]:
         raise UsageError(f"--workers {workers[0]},{workers[1]} is no range", "give the least and the most, as 1,4")
@@ -89,7 +85,8 @@ def project_shards(
     if here.overlaps(there):
         raise UsageError(f"{destination} and {source} overlap", "choose an OUT beside IN")
     tasks = plan(here, shard_size)
-    job = Job(here, there, format, load, _identity(load(), here.url, format, shard_size), batch_size, strict)
+    transform = load()
+    job = Job(here, there, format, load, _identity(transform, here.url, format, shard_size), batch_size, strict)
     _take(there, job)
     records = []
     with (progress or Silent()).task(f"project {len(tasks)} shards", len(tasks)) as report:
@@ -98,7 +95,8 @@ def project_shards(
             report(len(records))
     records.sort(key=lambda record: record["shard"])
     failed = tuple((key, reason) for record in records for key, reason in record["failed"])
-    made = ShardReport(sum(record["images"] for record in records), len(records), failed)
+    error = precision_error(transform, usable(job, transform, tasks[0]))
+    made = ShardReport(sum(record["images"] for record in records), len(records), failed, error)
     shards = [{name: record[name] for name in ("shard", "sha256", "images")} for record in records]
     _write(there, {**_manifest(job), "complete": True, **made.as_json(), "shards": shards})
     return made

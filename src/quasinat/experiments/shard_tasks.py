@@ -2,17 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import repeat
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
 import torch
 
 from quasinat.arrays import Image
-from quasinat.batches import project
+from quasinat.batches import BATCH_PIXELS, project
 from quasinat.data.image_files import SUFFIXES, in_mode, pixels, read_picture
-from quasinat.data.image_tree import by_size, png_bytes, to_8_bits
+from quasinat.data.image_tree import Size, by_size, png_bytes, to_8_bits
 from quasinat.data.places import Place
 from quasinat.data.sample import Sample
 from quasinat.data.shard_formats import SHARD_FORMATS, format_of
@@ -20,7 +25,6 @@ from quasinat.errors import InputError, UsageError
 from quasinat.experiments.transforms import NamedTransform
 
 RECORDS = ".quasinat"  # the folder in the destination that says of each shard what it is
-BATCH_PIXELS = 2**20
 _CONVERT = {1: "grey", 3: "rgb"}
 Record = dict[str, Any]
 
@@ -42,7 +46,7 @@ class Job:
         format: a key of `SHARD_FORMATS`.
         load: makes the transformation where it is needed.
         identity: what decides the shards' bytes: of the transformation, the format and the source.
-        batch_size: images at a time, at most.
+        batch_size: images at a time, at most; `None` as many as the memory holds.
         strict: whether the first image that cannot be used ends the job.
     """
 
@@ -51,7 +55,7 @@ class Job:
     format: str
     load: Callable[[], NamedTransform]
     identity: Record
-    batch_size: int = 64
+    batch_size: int | None = None
     strict: bool = False
 
     @property
@@ -81,11 +85,34 @@ def plan(source: Place, shard_size: int) -> list[Task]:
     return tasks
 
 
-def run_task(job: Job, transform: NamedTransform, task: Task) -> Record:
+def run_tasks(job: Job, transform: NamedTransform, tasks: Sequence[Task], *, at_once: int = 1) -> Iterator[Record]:
+    """The records of tasks, in their order.
+
+    Args:
+        at_once: so many are in hand, of which one is computed at a time while the files of the others are decoded and
+            encoded: 2 keep a device busy that is not the one that does this.
+    """
+    if at_once == 1:
+        yield from (run_task(job, transform, task) for task in tasks)
+        return
+    turn = Lock()
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            yield from pool.map(run_task, repeat(job), repeat(transform), tasks, repeat(turn))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def run_task(
+    job: Job, transform: NamedTransform, task: Task, turn: AbstractContextManager[Any] | None = None
+) -> Record:
     """Makes a task's shard, unless it is there whole and of this job, and says what it is.
 
     The shard has its name only once it is whole, and its record, with the shard's SHA-256, is written after it: whoever
     is stopped in between, or does the task a second time, writes the same bytes.
+
+    Args:
+        turn: entered while the transformation computes, and not while files are read, decoded, encoded or written.
 
     Returns:
         `shard`, `sha256`, `images`, `failed` (key and reason of the images that were left out) and `job`.
@@ -98,7 +125,7 @@ def run_task(job: Job, transform: NamedTransform, task: Task) -> Record:
     if there is not None:
         return there
     form = SHARD_FORMATS[job.format]
-    samples, failed = _projected(_samples(job.source, task), transform, job)
+    samples, failed = _projected(_samples(job.source, task), transform, job, turn or nullcontext())
     content = form.write(samples)
     record: Record = {
         "shard": task.name + form.suffix,
@@ -136,8 +163,17 @@ def _samples(source: Place, task: Task) -> list[Sample]:
     return [Sample(str(PurePosixPath(name).with_suffix("")), source.read(name)) for name in task.files]
 
 
+def usable(job: Job, transform: NamedTransform, task: Task) -> Iterator[Image]:
+    """The images of a task that can be used, one at a time."""
+    for sample in _samples(job.source, task):
+        try:
+            yield _decoded(sample, transform)
+        except InputError:
+            continue
+
+
 def _projected(
-    samples: Sequence[Sample], transform: NamedTransform, job: Job
+    samples: Sequence[Sample], transform: NamedTransform, job: Job, turn: AbstractContextManager[Any]
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
     """The samples with T(x) for their images, as PNG files, in their order; and those that were left out, and why."""
     images: dict[int, Image] = {}
@@ -151,10 +187,17 @@ def _projected(
             failed.append((sample.key, str(error)))
     made: dict[int, bytes] = {}
     sizes = ((place, (image.shape[1], image.shape[2])) for place, image in images.items())
-    for _, group in by_size(sizes, lambda size: max(1, min(job.batch_size, BATCH_PIXELS // (size[0] * size[1])))):
-        outputs = to_8_bits(project(transform.project, torch.stack([images[place] for place in group])))
+    for size, group in by_size(sizes, partial(_together, job)):
+        batch = torch.stack([images[place] for place in group])
+        with turn:
+            outputs = to_8_bits(project(transform.project, batch, batch_size=transform.batch(*size)))
         made |= {place: png_bytes(image) for place, image in zip(group, outputs, strict=True)}
     return [replace(sample, image=made[place]) for place, sample in enumerate(samples) if place in made], failed
+
+
+def _together(job: Job, size: Size) -> int:
+    """How many images of a size are projected in one go."""
+    return max(1, min(job.batch_size or BATCH_PIXELS, BATCH_PIXELS // (size[0] * size[1])))
 
 
 def _decoded(sample: Sample, transform: NamedTransform) -> Image:

@@ -6,15 +6,18 @@ from typing import ClassVar
 import torch
 
 from quasinat.arrays import StateBeyond
+from quasinat.errors import UsageError
 from quasinat.sparse_coding import coordinate_descent, fused_admm
 from quasinat.sparse_coding._kernels import binding
-from quasinat.sparse_coding.admm import ADMM
+from quasinat.sparse_coding.admm import ADMM, STORAGE
 from quasinat.sparse_coding.coordinate_descent import CoordinateDescent
 from quasinat.sparse_coding.fused_admm import FusedADMM
 from quasinat.sparse_coding.iterate import IterativeSolver, Layout, iterate
 from quasinat.sparse_coding.masked_admm import MaskedADMM
 from quasinat.sparse_coding.problem import SparseCodingProblem
 from quasinat.sparse_coding.solution import Result, Solution, replaced
+
+NARROW_STEPS = 200  # from here on rounding, not the number of steps, is what keeps bfloat16 maps from the optimum
 
 
 @dataclass(frozen=True)
@@ -34,20 +37,35 @@ class Auto:
     Args:
         tolerance: the duality gap over the objective; a tenth of it is the relative residual of an ADMM.
         max_steps: of the coordinate descent.
+        storage: the dtype in which the maps of an ADMM wait between steps: float16 and bfloat16 take half the memory
+            and traffic. Rounded maps keep the residuals above some 1e-2, while T(x) is as near to the optimum as
+            after as many steps in float32: `NARROW_STEPS` then end an image that is not done. An ADMM runs on a CPU
+            too then: coordinate descent keeps no maps. `None` is the images' dtype.
+
+    Raises:
+        UsageError: a storage that holds no maps.
     """
 
     name: ClassVar[str] = "auto"
     tolerance: float = 1e-2
     max_steps: int = 40
+    storage: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        if self.storage not in (None, *STORAGE):
+            known = ", ".join(str(dtype) for dtype in STORAGE)
+            raise UsageError(f"Auto(storage={self.storage}) holds no maps", f"choose one of {known}")
 
     def pick(self, problem: SparseCodingProblem) -> CoordinateDescent | IterativeSolver:
         """What runs for `problem`."""
         if problem.mask is not None:
             return MaskedADMM(tolerance=self.tolerance / 10)
-        if coordinate_descent.unsuitable(problem) is None:
+        if self.storage is None and coordinate_descent.unsuitable(problem) is None:
             return CoordinateDescent(tolerance=self.tolerance, max_steps=self.max_steps)
         if problem.images.device.type == "cuda" and fused_admm.unsuitable(problem) is None:
-            return FusedADMM(tolerance=self.tolerance / 10)
+            if self.storage is None:
+                return FusedADMM(tolerance=self.tolerance / 10)
+            return FusedADMM(tolerance=self.tolerance / 10, storage=self.storage, max_steps=NARROW_STEPS)
         return self._dense()
 
     def solve(
@@ -69,7 +87,9 @@ class Auto:
         return replace(replaced(solution, rows, replace(rest, state=rest.codes)), solver=name)
 
     def _dense(self) -> ADMM:
-        return ADMM(tolerance=self.tolerance / 10)
+        if self.storage is None:
+            return ADMM(tolerance=self.tolerance / 10)
+        return ADMM(tolerance=self.tolerance / 10, storage=self.storage, max_steps=NARROW_STEPS)
 
 
 def solvers_here() -> dict[str, str]:

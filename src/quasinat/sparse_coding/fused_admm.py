@@ -10,8 +10,7 @@ in which only D and D^T see the K maps. Taken by Fourier transforms, as `ADMM` t
 times; as convolutions in space, with the pointwise work inside them, a step reads p twice and writes it once
 (`bytes_per_step`), and there are `flops_per_step` to do meanwhile.
 
-The kernels are in `_kernels/fused_admm_triton.py`. They are tested in Triton's interpreter and compiled for real
-devices, but the speed of this solver on a GPU has not been measured yet.
+The kernels are in `_kernels/fused_admm_triton.py`. What they do on a GPU is in docs/performance.md.
 """
 
 import importlib.util
@@ -31,7 +30,7 @@ from quasinat.sparse_coding.frequency_solve import apply_kernel, gram, woodbury_
 from quasinat.sparse_coding.problem import SparseCodingProblem
 
 Precision = Literal["ieee", "tf32x3", "tf32"]
-STORAGE = (torch.float32, torch.float16)
+STORAGE = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class Prepared(NamedTuple):
@@ -68,9 +67,9 @@ class FusedADMM:
         penalty: rho > 0; `None` is 25 lambda. It stays fixed.
         relaxation: alpha, in (0, 2).
         check_every: steps between residual checks.
-        storage: the dtype in which the state waits between steps, float32 or float16 (half the memory and traffic). The
-            arithmetic is in float32. A state in float16 cannot meet tolerances below about 4e-4, nor hold codes above
-            65504.
+        storage: the dtype in which the state waits between steps, float32, or float16 or bfloat16 (half the memory and
+            traffic). The arithmetic is in float32. A state in float16 cannot meet tolerances below about 4e-4, nor hold
+            codes above 65504; one in bfloat16 none below 7e-3.
         precision: of the products in D and D^T: "ieee" is float32; "tf32x3", by three products on tensor cores, is
             close to it; "tf32" keeps 10 bits of each factor, and its iterates are not quite those of `ADMM`.
 

@@ -209,19 +209,19 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         """As of `nn.BatchNorm2d`."""
         if not self.training:
             return super().forward(input)
-        count = summed(input.new_tensor(input.numel() / input.shape[1]))
-        mean = _Summed.apply(input.sum((0, 2, 3))) / count
-        centred = input - mean[:, None, None]
-        variance = _Summed.apply(centred.square().sum((0, 2, 3))) / count
-        if self.track_running_stats:
-            self._follow(mean.detach(), variance.detach() * count / (count - 1))
+        mean, variance, count = _of_all(input)
+        self._follow(mean.detach(), variance.detach() * count / (count - 1))
         scale = torch.rsqrt(variance + self.eps)
-        made = centred * scale[:, None, None]
-        return made * self.weight[:, None, None] + self.bias[:, None, None] if self.affine else made
+        if self.affine:
+            scale = scale * self.weight
+        shift = -mean * scale + self.bias if self.affine else -mean * scale
+        return input * scale[:, None, None] + shift[:, None, None]
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Moves the running estimates."""
+        """Moves the running estimates, where there are some."""
+        if not self.track_running_stats:
+            return
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -231,13 +231,33 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance, share)
 
 
-class _Summed(torch.autograd.Function):
-    """A sum over the processes through which the gradient passes: it is the sum of theirs."""
+def _of_all(input: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Mean and variance of each channel over the images of all processes, and over how many pixels, in one message.
+
+    The variances are put together by Chan, Golub & LeVeque (1979), which cancels nothing.
+    """
+    channels, count = input.shape[1], input.numel() // input.shape[1]
+    if count:
+        own_variance, own_mean = torch.var_mean(input, (0, 2, 3), correction=0)
+    else:  # fewer images than processes
+        own_variance = own_mean = input.sum((0, 2, 3))
+    told = _Told.apply(torch.cat([own_mean, own_variance, own_mean.new_tensor([float(count)])]))
+    means, variances, counts = told.split([channels, channels, 1], 1)
+    pixels = float(counts.detach().sum())
+    share = counts / pixels
+    mean = (share * means).sum(0)
+    return mean, (share * (variances + (means - mean).square())).sum(0), pixels
+
+
+class _Told(torch.autograd.Function):
+    """What every process says, a row each, through which the gradient passes: a process gets those of its own row."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return summed(tensor)
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        rows = own.new_zeros(ranks(), len(own))
+        rows[rank()] = own
+        return summed(rows)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return summed(gradient)
+        return summed(gradient)[rank()]

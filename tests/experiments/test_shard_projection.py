@@ -266,7 +266,7 @@ def test_several_processes_make_the_same_bytes_also_when_one_is_killed(
     assert (tmp_path / "killed").exists()
     assert (made.images, made.shards, made.failed) == (whole.images, whole.shards, whole.failed)
     assert contents(tmp_path / "three") == contents(tmp_path / "whole")
-    with pytest.raises(ProcessError, match=r"3 times in a row a process died over .*; see whether"):
+    with pytest.raises(ProcessError, match=r"3 times in a row a process died over .*; see if the memory"):
         project_shards(partial(always_killed, layer, os.getpid()), str(source), str(tmp_path / "no"), workers=(2, 2))
     (source / "train" / "11.tar").write_bytes(b"no tar")
     with pytest.raises(InputError, match=r"11\.tar"):
@@ -381,17 +381,23 @@ def test_ray_makes_the_same_bytes_also_when_a_worker_is_killed(
 def killed_once(marks: Path, layer: Path, driver: int) -> Any:
     """The layer's transformation; the first worker, none of them the driver, that is asked for an image dies of it."""
     made = layer_transform(layer)
-    if os.getpid() != driver:
-        made.module.register_forward_pre_hook(partial(_die, marks / "killed"))
+    hook = partial(_wait, marks / "killed") if os.getpid() == driver else partial(_die, marks / "killed")
+    made.module.register_forward_pre_hook(hook)
     return made
 
 
 def always_killed(layer: Path, driver: int) -> Any:
-    """The same, and so does every other worker."""
+    """The same, and so does every other worker; the driver takes its time."""
     made = layer_transform(layer)
-    if os.getpid() != driver:
-        made.module.register_forward_pre_hook(partial(_die, None))
+    made.module.register_forward_pre_hook((lambda *_: time.sleep(1)) if os.getpid() == driver else partial(_die, None))
     return made
+
+
+def _wait(mark: Path, *_: Any) -> None:
+    """Until another worker has died."""
+    deadline = time.monotonic() + 60
+    while not mark.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _die(mark: Path | None, *_: Any) -> None:

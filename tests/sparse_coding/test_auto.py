@@ -1,12 +1,23 @@
 """Which solver runs, and what happens to images whose codes are not sparse."""
 
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
 
 from quasinat.errors import UsageError
-from quasinat.sparse_coding import ADMM, SOLVERS, Auto, CoordinateDescent, Result, SparseCodingProblem, solve
+from quasinat.sparse_coding import (
+    ADMM,
+    SOLVERS,
+    Auto,
+    CoordinateDescent,
+    FusedADMM,
+    Result,
+    SparseCodingProblem,
+    fused_admm,
+    solve,
+)
 from quasinat.sparse_coding.auto import NARROW_STEPS
 from quasinat.sparse_coding.coordinate_descent import available
 
@@ -77,3 +88,15 @@ def test_narrow_maps_are_as_near_to_the_optimum_after_as_many_steps(storage: tor
 def test_a_storage_that_holds_no_maps_is_refused() -> None:
     with pytest.raises(UsageError, match=r"torch.int8\) holds no maps; choose one of torch.float64"):
         Auto(storage=torch.int8)
+
+
+def test_narrow_maps_on_a_gpu_take_tensor_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_admm, "unsuitable", lambda problem: None)
+    on_gpu = mock.create_autospec(SparseCodingProblem, instance=True)
+    on_gpu.mask, on_gpu.images = None, mock.Mock(dtype=torch.float32)
+    on_gpu.images.device.type = "cuda"
+    for storage, expected in ((None, "ieee"), (torch.bfloat16, "tf32x3")):
+        picked = Auto(storage=storage).pick(on_gpu)
+        assert isinstance(picked, FusedADMM)
+        assert (picked.storage, picked.precision) == (storage or torch.float32, expected)
+        assert picked.tolerance == pytest.approx(1e-3)

@@ -1,11 +1,11 @@
-"""The tasks of a job on this machine: one after the other in this process, or shared among several."""
+"""The tasks of a job on this machine: one after the other in this process, or shared with others."""
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.sharedctypes import Synchronized
-from typing import Any
 
 import torch
 
@@ -16,59 +16,85 @@ from quasinat.experiments.transforms import NamedTransform
 
 PATIENCE = 3  # how often a process may die in a row before a task is done
 
-_here: tuple[Job, NamedTransform]  # of a process of the pool
+_theirs: tuple[Job, NamedTransform]  # of a process that was started
 
 
 def run_here(job: Job, tasks: Sequence[Task], workers: tuple[int, int]) -> Iterator[Record]:
     """The records of the tasks as they are done, by `workers[1]` processes that share the threads that torch may use.
 
-    The processes take a GPU each where there are some, in turn. When one of them dies, the tasks that are not done are
-    begun again.
+    This process is one of them, and at work while the others start. They take a GPU each where there are some, in turn.
+    When one dies, what the others have in hand is begun again too.
 
     Raises:
         ProcessError: that happens over and over.
         QuasinatError: of a task.
     """
-    if workers[1] > 1:
-        return _shared(job, tasks, workers[1])
     device = device_named("auto")
-    return run_tasks(job, job.load().to(device), tasks, at_once=1 if device == "cpu" else 2)
+    transform = job.load().to(device)
+    if workers[1] == 1:
+        return run_tasks(job, transform, tasks, at_once=1 if device == "cpu" else 2)
+    return _shared(job, transform, tasks, workers[1])
 
 
-def _shared(job: Job, tasks: Sequence[Task], count: int) -> Iterator[Record]:
-    spawned = multiprocessing.get_context("spawn")
-    left, failures = list(tasks), 0
-    while left:
-        started = spawned.Value("i", 0)
-        threads = max(1, torch.get_num_threads() // count)
-        with ProcessPoolExecutor(count, spawned, _begin, (job, threads, started)) as pool:
-            running = {pool.submit(_do, task): task for task in left}
-            try:
-                for future in as_completed(running):
+def _shared(job: Job, transform: NamedTransform, tasks: Sequence[Task], count: int) -> Iterator[Record]:
+    left, failures = deque(tasks), 0
+    threads = max(1, torch.get_num_threads() // count)
+    here = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,))
+    there = _processes(job, count - 1, threads)
+    busy: dict[Future[Record], tuple[Task, Executor]] = {}
+    try:
+        while left or busy:
+            while left and len(busy) < count:
+                task = left.popleft()
+                if any(pool is here for _, pool in busy.values()):
+                    busy[_submitted(there, _do, task)] = task, there
+                else:
+                    busy[here.submit(run_task, job, transform, task)] = task, here
+            for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                task, pool = busy.pop(future)
+                try:
                     record = future.result()
-                    left.remove(running[future])
-                    failures = 0
+                except BrokenProcessPool:
+                    left.append(task)
+                    if pool is there:  # and not one that has been replaced already
+                        there, failures = _processes(job, count - 1, threads), failures + 1
+                    if failures == PATIENCE:
+                        problem = f"{PATIENCE} times in a row a process died over {task.name} or one beside it"
+                        raise ProcessError(problem, "see if the memory is too small; try fewer --workers") from None
+                else:
+                    failures = 0 if pool is there else failures
                     yield record
-            except BrokenProcessPool:
-                failures += 1
-                if failures == PATIENCE:
-                    problem = f"{PATIENCE} times in a row a process died over {left[0].name} or one of those after it"
-                    raise ProcessError(problem, "see whether the memory is too small; try fewer --workers") from None
-            finally:
-                pool.shutdown(cancel_futures=True)
+    finally:
+        here.shutdown(cancel_futures=True)
+        there.shutdown(cancel_futures=True)
+
+
+def _submitted(pool: Executor, function: Callable[[Task], Record], task: Task) -> Future[Record]:
+    """The task's future; a failed one where a process of the pool died while it had nothing to do."""
+    try:
+        return pool.submit(function, task)
+    except BrokenProcessPool as error:
+        failed: Future[Record] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _processes(job: Job, count: int, threads: int) -> ProcessPoolExecutor:
+    spawned = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, spawned, _begin, (job, threads, spawned.Value("i", 1)))
 
 
 def _begin(job: Job, threads: int, started: "Synchronized[int]") -> None:
-    """What a process of the pool does first."""
-    global _here
+    """What a process that was started does first."""
+    global _theirs
     torch.set_num_threads(threads)
     device = device_named("auto")
     if device == "cuda":
         with started.get_lock():
             torch.cuda.set_device(started.value % torch.cuda.device_count())
             started.value += 1
-    _here = job, job.load().to(device)
+    _theirs = job, job.load().to(device)
 
 
-def _do(task: Task) -> Any:
-    return run_task(*_here, task)
+def _do(task: Task) -> Record:
+    return run_task(*_theirs, task)

@@ -65,7 +65,8 @@ class Auto:
         if problem.images.device.type == "cuda" and fused_admm.unsuitable(problem) is None:
             if self.storage is None:
                 return FusedADMM(tolerance=self.tolerance / 10)
-            return FusedADMM(tolerance=self.tolerance / 10, storage=self.storage, max_steps=NARROW_STEPS)
+            narrow = FusedADMM(tolerance=self.tolerance / 10, storage=self.storage, max_steps=NARROW_STEPS)
+            return replace(narrow, precision="tf32x3")  # whose error is far below that of the storage
         return self._dense()
 
     def solve(

@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import os
 import re
-import resource
 import shutil
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from sparse_coding import machine
 
 HERE = Path(__file__).resolve().parent
 COUNTS = {32: 1500, 64: 400, 128: 100, 224: 40}  # images whose T(x) is timed, by side
-RUNS = {32: (16, 625), 224: (16, 30)}  # shards, and images in each, of the whole runs
+RUNS = ((32, 16, 625), (32, 16, 1250), (224, 16, 30))  # side, shards, and images in each, of the whole runs
 ROUNDS = 3
 STEPS_OF = {32: 32, 64: 16, 128: 4, 224: 2}  # images on which the steps of an ADMM are counted
 
@@ -166,14 +166,13 @@ def of_one_size(path: Path, side: int, root: Path | None) -> dict[str, Any]:
     }
 
 
-def whole_runs(path: Path, side: int, root: Path | None, work: Path) -> dict[str, Any]:
+def whole_runs(path: Path, side: int, shards: int, each: int, root: Path | None, work: Path) -> dict[str, Any]:
     """`quasinat project` of tars by one and by two processes of one thread, in turns, and what it takes to begin."""
-    shards, each = RUNS[side]
     images = to_8_bits(of_size(side, shards * each, root)[0])
-    source = work / f"source-{side}"
+    source = work / f"source-{side}-{each}"
     source.mkdir()
     for number in range(shards):
-        part = images[number * each : (number + 1) * each]
+        part = images[torch.arange(number * each, (number + 1) * each) % len(images)]  # CIFAR-10's test set, again
         samples = [Sample(f"{number:02}-{n:04}", encoded(image, side)) for n, image in enumerate(part)]
         (source / f"{number:02}.tar").write_bytes(SHARD_FORMATS["webdataset"].write(samples))
     taken: dict[int, list[float]] = {1: [], 2: []}
@@ -189,6 +188,7 @@ def whole_runs(path: Path, side: int, root: Path | None, work: Path) -> dict[str
                 kept[workers].append(time.perf_counter() - start)
             shutil.rmtree(out)
     return {
+        "side": side,
         "shards": shards,
         "images": shards * each,
         "seconds": {str(workers): statistics.median(values) for workers, values in taken.items()},
@@ -223,26 +223,32 @@ def h100(path: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures, and writes the file after each piece."""
+    """Measures what the file does not have yet, and writes it after each piece."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--root", type=Path, help="folder with cifar-10-batches-py and imagenet-val")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="the result file; an unfinished one is continued")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"machine": machine(), "sizes": {}, "runs": {}}
+    found: dict[str, Any] = {"machine": machine(), "runs": {}, "sizes": {}, "processes": {}}
+    if chosen.out.is_file():
+        found |= json.loads(chosen.out.read_text(encoding="utf-8"))
     found["h100"] = h100(HERE.parent / "results" / "performance" / "h100.txt")
+
+    def measured(part: str, name: str, measure: Callable[[], Any]) -> None:
+        if name not in found[part]:
+            found[part][name] = measure()
+            print(part, name, json.dumps(found[part][name]), flush=True)
+            write_json(chosen.out, found)
+
     with tempfile.TemporaryDirectory() as folder:
         path = learned(Path(folder), chosen.root)
-        for side in RUNS:
-            found["runs"][str(side)] = whole_runs(path, side, chosen.root, Path(folder))
-            print(side, json.dumps(found["runs"][str(side)]), flush=True)
+        for side, shards, each in RUNS:
+            run = partial(whole_runs, path, side, shards, each, chosen.root, Path(folder))
+            measured("runs", f"{shards * each:,} images of {side} px", run)
         for side in COUNTS:
-            found["sizes"][str(side)] = of_one_size(path, side, chosen.root)
-            print(side, json.dumps(found["sizes"][str(side)]), flush=True)
-        found["processes"] = {"1": processes(1), "1 beside another": two_jobs(), "2": processes(2)}
-        print(json.dumps(found["processes"]), flush=True)
-    found["largest process"] = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    write_json(chosen.out, found)
+            measured("sizes", str(side), partial(of_one_size, path, side, chosen.root))
+    for name, run in (("1", partial(processes, 1)), ("1 beside another", two_jobs), ("2", partial(processes, 2))):
+        measured("processes", name, run)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def projection(
     worker: Worker,
     *,
     startup: float = 0.0,
+    later: float = 0.0,
     store: float = math.inf,
     each: int = 0,
 ) -> float:
@@ -62,12 +63,13 @@ def projection(
 
     Args:
         images: of the set, `shard` of them in one.
-        startup: seconds before a worker takes its first shard.
+        startup: seconds before the first worker takes a shard, and
+        later: before the others do, beyond that.
         store: bytes a second that the store gives and takes, over all workers.
         each: bytes of an image, in and out.
     """
     draws = random.Random(0)
-    free = [startup] * workers
+    free = [startup, *[startup + later] * (workers - 1)]
     left = images
     while left > 0:
         count = min(shard, left)

@@ -2,8 +2,12 @@
 
 import errno
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread, Timer
 from typing import IO
 
 import numpy as np
@@ -12,7 +16,17 @@ import torch
 from torch import Tensor
 
 from quasinat.errors import InputError, OutputError
-from quasinat.files import read_json, read_tensors, write_atomically, write_json, write_npz, write_tensors, write_text
+from quasinat.files import (
+    alone,
+    once,
+    read_json,
+    read_tensors,
+    write_atomically,
+    write_json,
+    write_npz,
+    write_tensors,
+    write_text,
+)
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "text": lambda path: write_text(path, "new text"),
@@ -183,3 +197,46 @@ def test_arrays_come_back_without_pickle(tmp_path: Path) -> None:
     write_npz(path, tensors)
     assert path.read_bytes() == first
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_is_made_once_however_many_come_for_it(tmp_path: Path) -> None:
+    path, made = tmp_path / "made", []
+
+    def make() -> None:
+        made.append(1)
+        time.sleep(0.3)
+        path.write_text("whole", encoding="utf-8")
+
+    threads = [Thread(target=once, args=(path, make)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [1]
+    assert [found.name for found in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_process_that_dies_lets_the_next_one_in(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from quasinat.files import alone\n"
+        "with alone(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "file")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"in\n"
+        Timer(0.3, process.kill).start()
+        began = time.monotonic()
+        with alone(tmp_path / "file"):
+            waited = time.monotonic() - began
+    assert 0.2 < waited < 30
+
+
+def test_what_fails_is_left_to_the_next_one(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        once(tmp_path / "file", lambda: write_text(tmp_path / "file", str(1 / 0)))
+    once(tmp_path / "file", lambda: write_text(tmp_path / "file", "made"))
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "made"
+    (tmp_path / "plain").write_bytes(b"")
+    with pytest.raises(OutputError, match="cannot write"), alone(tmp_path / "plain" / "file"):
+        pass

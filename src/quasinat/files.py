@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,41 @@ def _output_error(path: Path, error: OSError) -> OutputError:
         return OutputError(f"cannot write {path}: no space left", "free some or choose another folder, then rerun")
     reason = error.strerror or str(error)
     return OutputError(f"cannot write {path}: {reason}", "choose a folder that you may write to")
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Held by one process at a time that is about to make `path`, of all that see its disk; the others wait.
+
+    Whoever comes in looks whether the file is there by now. Where the system has no such locks, nobody waits.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise _output_error(path, error) from error
+    with file:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or the process gone
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink(missing_ok=True)
+
+
+def once(path: Path, make: Callable[[], None]) -> None:
+    """Has a file made that is not there, by one process; the others wait for it."""
+    if not path.is_file():
+        with alone(path):
+            if not path.is_file():
+                make()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """The whole demonstration at a size that takes seconds, run once for all the tests that look at it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,13 @@ def micro_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     """A finished run: its folder and its results."""
     folder = tmp_path_factory.mktemp("micro") / "run"
     return folder, run_demo(MICRO, folder)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray cluster of two workers on this machine, whose processes find the test modules."""
+    ray = pytest.importorskip("ray")
+    seen = {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=seen)
+    yield
+    ray.shutdown()

@@ -224,13 +224,13 @@ def test_files_are_decoded_and_encoded_while_the_device_computes(tmp_path: Path)
     source = tmp_path / "source"
     source.mkdir()
     for number in range(10):
-        images = to_8_bits(images_of(3, 20).tile(1, 1, 8, 8))
+        images = to_8_bits(images_of(3, 40).tile(1, 1, 8, 8))
         samples = [Sample(f"{number}{n}", png_bytes(image)) for n, image in enumerate(images)]
         (source / f"{number}.tar").write_bytes(TAR.write(samples))
     tasks = plan(Place(str(source)), 10)
     took = {}
     for at_once in (1, 2):
-        device = Device(0.3)
+        device = Device(0.1)
         transform = NamedTransform(device, {})
         job = Job(
             Place(str(source)), Place(str(tmp_path / str(at_once))), "webdataset", lambda: layer_transform(tmp_path), {}
@@ -238,11 +238,12 @@ def test_files_are_decoded_and_encoded_while_the_device_computes(tmp_path: Path)
         start = time.perf_counter()
         records = list(run_tasks(job, transform, tasks, at_once=at_once))
         took[at_once] = time.perf_counter() - start
-        assert [record["images"] for record in records] == [20] * 10
+        assert [record["images"] for record in records] == [40] * 10
         assert device.most == 1
         assert device.batches == 10
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
-    assert took[2] - 3.0 < 0.5 * (took[1] - 3.0)
+    files = took[1] - 10 * 0.1
+    assert took[2] < 10 * 0.1 + 0.6 * files  # those of the first and the last shard cannot be hidden
 
 
 def test_an_error_ends_the_tasks_that_are_in_hand(layer: Path, source: Path, tmp_path: Path) -> None:
@@ -349,15 +350,6 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(
     run(layer, source, tmp_path / "out")
     run(layer, source, tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray = pytest.importorskip("ray")
-    seen = {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=seen)
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.processes

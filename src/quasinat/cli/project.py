@@ -87,7 +87,7 @@ def project(
             option = "--overwrite" if overwrite else "--split"
             raise UsageError(f"{option} is no option of tars and tables", "leave it out")
         load = partial(named_transform, layer, defence, artefact, sparsity, precision)
-        least, most = _range(workers)
+        least, most = worker_range(workers)
         with Bars() as bars:
             made = project_shards(
                 load,  # type: ignore[arg-type]
@@ -142,11 +142,18 @@ def _tell(reasons: list[str]) -> None:
         raise typer.Exit(1)
 
 
-def _range(text: str) -> tuple[int, int]:
+def worker_range(text: str) -> tuple[int, int]:
+    """`2,8` as (2, 8), and `4` as (4, 4).
+
+    Raises:
+        UsageError: it is neither, or holds no worker.
+    """
     try:
         least, most = (int(part) for part in (text.split(",") if "," in text else (text, text)))
     except ValueError:
-        raise UsageError(f"--workers {text} is no range", "give the least and the most, as 1,4") from None
+        least = most = 0
+    if not 1 <= least <= most:
+        raise UsageError(f"--workers {text} is no range", "give the least and the most, as 1,4")
     return least, most
 
 

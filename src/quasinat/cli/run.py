@@ -12,6 +12,8 @@ EXAMPLE = """Every cell is kept as soon as it is there; the same command again g
 
 Example:  quasinat run table1 --preset smoke --root DIR --out tables
 
+Four rows at a time: --workers 4; on a Ray cluster, whose nodes all see DIR and OUT: --engine ray --workers 1,64
+
 One row:  quasinat run table1 table5 --only pixel-defend --root DIR --out tables
 
 DIR holds cifar-10-batches-py; for ImageNet-10 imagenet10/train and imagenet10/val, or imagenet/train; for table 7
@@ -28,6 +30,12 @@ def run(
     only: Annotated[
         str | None, typer.Option(metavar="ROW[/COLUMN]", help="These cells only; * matches any text.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="Of --workers: local, or ray (the extra of that name), whose nodes all see the folders.")
+    ] = "local",
+    workers: Annotated[
+        str, typer.Option(metavar="MIN,MAX", help="Rows at once: actors of --engine ray; MAX processes of local.")
+    ] = "1,1",
     shard: Annotated[str | None, typer.Option(help="i/n: this share of the rows only; then run it without.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the cells, each with its hash and whether it is done; run nothing.")
@@ -47,6 +55,9 @@ def run(
     from dataclasses import replace
 
     from quasinat.cli.evaluate import share
+    from quasinat.cli.project import worker_range
+    from quasinat.errors import UsageError
+    from quasinat.experiments.table_engines import Grid, fill_tables
     from quasinat.experiments.table_places import content_hash, is_done, places
     from quasinat.experiments.table_run import run_tables
     from quasinat.experiments.table_settings import table_settings
@@ -65,7 +76,15 @@ def run(
             state = "done" if is_done(place, label, settings, out) else "to do"
             print(f"{place.table.name}  {place.row.key}/{place.column}  {content_hash(place, settings)[:12]}  {state}")
         return
+    least, most = worker_range(workers)
     with Bars() as bars:
+        if most > 1 or engine != "local":
+            if shard is not None or overwrite:
+                option = "--shard" if shard is not None else "--overwrite"
+                raise UsageError(f"{option} is no option of several workers", "leave one of them out")
+            columns = (only or "*").partition("/")[2] or "*"
+            grid = Grid(tuple(specified), label, settings, root.resolve(), out.resolve(), device, weights, columns)
+            fill_tables(grid, only=only, engine=engine, workers=(least, most), progress=bars)
         results = run_tables(
             specified,
             label,

@@ -39,19 +39,11 @@ def run_on_ray(job: Job, tasks: Sequence[Task], workers: tuple[int, int]) -> Ite
         UsageError: Ray is not installed.
         QuasinatError: of a task.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise UsageError("the engine ray needs Ray", "pip install 'quasinat[ray]'") from None
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, configure_logging=False)
-    ray.data.DataContext.get_current().enable_progress_bars = False  # the job has its own
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray = started_ray()
     gpus = ray.cluster_resources().get("GPU", 0) >= 1
     rows = [{"name": task.name, "files": json.dumps(task.files)} for task in tasks]
     made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        Worker,  # type: ignore[arg-type]
+        Worker,
         fn_constructor_args=(job,),
         compute=ray.data.ActorPoolStrategy(min_size=workers[0], max_size=workers[1]),
         num_cpus=1,
@@ -63,6 +55,24 @@ def run_on_ray(job: Job, tasks: Sequence[Task], workers: tuple[int, int]) -> Ite
         if "error" in record:
             raise _error(**record["error"])
         yield record
+
+
+def started_ray() -> Any:
+    """Ray with its Data, started on this machine unless there is a cluster already; it says nothing unless it fails.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise UsageError("the engine ray needs Ray", "pip install 'quasinat[ray]'") from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, configure_logging=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # the job has its own
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return ray
 
 
 def _error(kind: str, problem: str, remedy: str) -> QuasinatError:

@@ -30,6 +30,7 @@ from quasinat.experiments.table_settings import TableSettings
 from quasinat.experiments.table_spec import Row
 from quasinat.experiments.transforms import NamedTransform, defence_transform
 from quasinat.experiments.workspace import Step, Workspace
+from quasinat.files import once
 from quasinat.networks import Classifier, load_classifier, save_classifier
 from quasinat.training import train_classifier
 
@@ -105,19 +106,21 @@ class Parts:
         if name in self._loaded:
             found: Classifier = self._loaded[name]
             return found
-        path = self._file("networks", name)
-        if not path.is_file():
-            settings = self.settings
-            seed = settings.seed if seed is None else seed
-            start = CLASSIFIERS[self.network](self.data, settings, self.weights, seed, network or {})
+        path, settings = self._file("networks", name), self.settings
+
+        def make() -> None:
+            drawn = settings.seed if seed is None else seed
+            start = CLASSIFIERS[self.network](self.data, settings, self.weights, drawn, network or {})
             if start.epochs == 0 and name != VANILLA:
                 raise UsageError("the only network of this table is the one that is attacked", "leave the row out")
             blank = start.network
             if start.epochs:
-                number, options = epochs or start.epochs, {**start.options, **options}
-                self._train(name, blank, images(), partial(train, epochs=number, seed=seed, **options), number)
+                number, more = epochs or start.epochs, {**start.options, **options}
+                self._train(name, blank, images(), partial(train, epochs=number, seed=drawn, **more), number)
             save_classifier(path, blank.cpu(), {"name": name, "settings": settings.as_json()})
             self._checkpoint(name).unlink(missing_ok=True)
+
+        once(path, make)
         self._loaded[name] = load_classifier(path).to(self.device)
         made: Classifier = self._loaded[name]
         return made
@@ -147,12 +150,15 @@ class Parts:
         if kind == "classifier":
             self.vanilla()
             return self._file("networks", VANILLA)
-        if not path.is_file():
+
+        def make() -> None:
             what, _, option = kind.partition(":")
             name, _, value = option.partition("=")
             changed: dict[str, Any] = {name: int(value)} if option else {}
             settings = replace(self.settings, **changed)
             LEARNED[what](self.data.train_images, settings, path, self.progress)
+
+        once(path, make)
         return path
 
     def transform(self, row: Row) -> NamedTransform:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from quasinat.errors import UsageError
-from quasinat.files import read_json, read_tensors, write_json, write_tensors
+from quasinat.files import alone, read_json, read_tensors, write_json, write_tensors
 
 Step = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -30,16 +30,20 @@ class Workspace:
         self.folder = folder
         self.steps = folder / "steps"
         self.seconds: dict[str, float] = {}
-        run = folder / "run.json"
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file", "choose another --out")
+        with alone(folder / "run.json"):
+            self._open(folder, fingerprint, overwrite)
+
+    def _open(self, folder: Path, fingerprint: dict[str, Any], overwrite: bool) -> None:
+        run = folder / "run.json"
         if run.is_file() and not overwrite:
             if read_json(run) != fingerprint:
                 raise UsageError(
                     f"{folder} holds a run of other settings or code", "choose another --out, or pass --overwrite"
                 )
             return
-        if not run.is_file() and folder.exists() and any(folder.iterdir()):
+        if not run.is_file() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise UsageError(f"{folder} exists and holds no run of ours", "choose another --out")
         made = [*folder.glob("steps/*.safetensors"), *folder.glob("*.stl")]
         for stale in [*made, folder / "results.json", folder / "page.html"]:
@@ -49,19 +53,22 @@ class Workspace:
     def step(self, name: str, compute: Callable[[], Step]) -> Step:
         """The tensors and values of a step: read if it was done before, else computed and written.
 
-        The values gain `seconds`, how long the computation took.
+        The values gain `seconds`, how long the computation took. While another process computes the step, this one
+        waits for it.
         """
         path = self.steps / f"{name}.safetensors"
-        if path.is_file():
-            tensors, metadata = read_tensors(path)
-            values = json.loads(metadata["values"])
-            self.seconds[name] = values["seconds"]
-            return tensors, values
-        began = time.perf_counter()
-        tensors, values = compute()
-        values["seconds"] = round(time.perf_counter() - began, 3)
+        if not path.is_file():
+            with alone(path):
+                if not path.is_file():
+                    began = time.perf_counter()
+                    tensors, values = compute()
+                    values["seconds"] = round(time.perf_counter() - began, 3)
+                    self.seconds[name] = values["seconds"]
+                    write_tensors(path, tensors, {"values": json.dumps(values)})
+                    return tensors, values
+        tensors, metadata = read_tensors(path)
+        values = json.loads(metadata["values"])
         self.seconds[name] = values["seconds"]
-        write_tensors(path, tensors, {"values": json.dumps(values)})
         return tensors, values
 
     def forget(self, prefix: str) -> None:

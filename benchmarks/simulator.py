@@ -1,13 +1,12 @@
 """How long a job takes on so many devices: a small simulation whose inputs are measured one by one.
 
-Projecting is independent shards that workers take from a queue; learning and training are rounds that end when the last
-process has sent its sum. `scaling.py` measures the inputs, holds what comes out against runs that it measures too, and
+Projecting is independent shards that workers take from a queue; learning is rounds that end when the last process has
+sent its sum. `scaling.py` measures the inputs, holds what comes out against runs that it measures too, and
 only then asks for machines that nobody here has.
 """
 
 import heapq
 import math
-import random
 from dataclasses import dataclass
 
 
@@ -19,13 +18,11 @@ class Worker:
         computing: T(x).
         files: decoding and encoding on one core, reading and writing included.
         cores: that do this while the device computes; 0 where the device is the core itself, which does both in turn.
-        spread: deviation of a shard's time over its mean.
     """
 
     computing: float
     files: float
     cores: int = 0
-    spread: float = 0.0
 
     def seconds(self, images: int) -> float:
         """Of a shard, when the next is in hand meanwhile."""
@@ -68,13 +65,12 @@ def projection(
         store: bytes a second that the store gives and takes, over all workers.
         each: bytes of an image, in and out.
     """
-    draws = random.Random(0)
     free = [startup, *[startup + later] * (workers - 1)]
     left = images
     while left > 0:
         count = min(shard, left)
         begun = heapq.heappop(free)
-        heapq.heappush(free, begun + worker.seconds(count) * max(0.1, draws.gauss(1, worker.spread)))
+        heapq.heappush(free, begun + worker.seconds(count))
         left -= count
     return max(max(free), startup + images * each / store)
 
@@ -89,18 +85,3 @@ def consensus_pass(
     """
     share = math.ceil(blocks / min(processes, blocks)) / blocks
     return seconds * share + rounds * network.all_reduce(message, processes)
-
-
-def training_step(
-    fixed: float, image: float, batch: int, processes: int, *, gradient: float, messages: int, network: Network
-) -> float:
-    """Seconds of a step of `DistributedDataParallel` whose communication does not overlap with anything.
-
-    Args:
-        fixed, image: seconds of a step on one process, and of each of its images.
-        batch: images of all processes together.
-        gradient: bytes.
-        messages: small sums of a step, those of batch normalisation.
-    """
-    own = fixed + image * math.ceil(batch / processes)
-    return own + network.all_reduce(gradient, processes) + messages * network.all_reduce(0, processes)

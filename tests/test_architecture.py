@@ -31,6 +31,7 @@ ROOMS = [
     "data",
     "defences",
     "evaluation",
+    "interop",
     "experiments",
     "report",
     "cli",

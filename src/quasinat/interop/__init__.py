@@ -1,0 +1,11 @@
+"""The system in other people's tools: ART, RobustBench's fields, torchvision-style pipelines.
+
+Foolbox, torchattacks and AutoAttack take a `Defended` module as it is. `quasinat.interop.art` needs ART and is imported
+on its own.
+"""
+
+from quasinat.interop.chunked import Chunked
+from quasinat.interop.projection import Projection
+from quasinat.interop.robustbench import benchmark
+
+__all__ = ["Chunked", "Projection", "benchmark"]

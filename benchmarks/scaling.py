@@ -13,7 +13,6 @@ import io
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -213,15 +212,6 @@ def two_jobs() -> dict[str, Any]:
     return dict(json.loads(said[0]))
 
 
-def h100(path: Path) -> dict[str, float]:
-    """Images per second of 45 steps on an H100, as committed: by side, storage and precision."""
-    text = path.read_text(encoding="utf-8")
-    rates = re.findall(r'"(\d+) px, batch (\d+), torch\.(\w+), (\w+)": \{\s*"images per second": ([\d.]+)', text)
-    return {
-        f"{side} {storage} {precision}": float(rate) for side, batch, storage, precision, rate in rates if batch != "1"
-    }
-
-
 def main() -> None:
     """Measures what the file does not have yet, and writes it after each piece."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -232,7 +222,6 @@ def main() -> None:
     found: dict[str, Any] = {"machine": machine(), "runs": {}, "sizes": {}, "processes": {}}
     if chosen.out.is_file():
         found |= json.loads(chosen.out.read_text(encoding="utf-8"))
-    found["h100"] = h100(HERE.parent / "results" / "performance" / "h100.txt")
 
     def measured(part: str, name: str, measure: Callable[[], Any]) -> None:
         if name not in found[part]:

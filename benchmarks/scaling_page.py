@@ -1,9 +1,10 @@
-"""The tables of docs/scaling.md, each a pure function of `results/performance/scaling.json`.
+"""The tables of docs/scaling.md, pure functions of `results/performance/scaling.json` and of `h100.txt` beside it.
 
 python benchmarks/scaling_page.py      puts them into the page
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,15 @@ GPU_HOUR, CORE_HOUR, CORES_EACH, STORE = 2.5, 0.04, 16, 50e9
 CLUSTER = Network(latency=2e-5, bandwidth=1e10)
 NARROW_STEPS = 200  # at which an image with narrow maps ends at the latest
 WITHIN = 0.15
+
+
+def h100(path: Path) -> dict[str, float]:
+    """Images per second of 45 steps on an H100, as committed: by side, storage and precision."""
+    text = path.read_text(encoding="utf-8")
+    rates = re.findall(r'"(\d+) px, batch (\d+), torch\.(\w+), (\w+)": \{\s*"images per second": ([\d.]+)', text)
+    return {
+        f"{side} {storage} {precision}": float(rate) for side, batch, storage, precision, rate in rates if batch != "1"
+    }
 
 
 def gpu(results: dict[str, Any], side: int) -> Worker:
@@ -200,6 +210,7 @@ def _bytes(size: float) -> str:
 def sections(folder: Path) -> dict[str, str]:
     """The page's tables by their marks."""
     results = json.loads((folder / "scaling.json").read_text(encoding="utf-8"))
+    results["h100"] = h100(folder / "h100.txt")
     made = {"pieces": pieces, "strong": strong, "simulated": simulated, "communication": communication, "asked": asked}
     return {"machine": machine_line(results)} | {name: table(results) for name, table in made.items()}
 

@@ -1,11 +1,13 @@
 """A grid filled by several processes has the cells of one, and what its rows share is made once."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from quasinat import cli
@@ -56,6 +58,16 @@ def grid_of(root: Path, out: Path) -> Grid:
     return Grid((table_named("table2a"),), "tiny", TINY, root, out, "cpu", None, COLUMNS)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the workers have: on two, training rounds in another way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.processes
 @pytest.mark.filterwarnings("ignore")
 def test_several_processes_fill_the_cells_of_one_and_share_what_they_make(

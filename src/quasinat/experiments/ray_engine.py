@@ -3,30 +3,33 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from threading import Lock
 from typing import Any
 
 from quasinat.errors import QuasinatError, UsageError
 from quasinat.experiments.devices import device_named
-from quasinat.experiments.shard_tasks import Job, Record, Task, run_task
+from quasinat.experiments.shard_tasks import Job, Record, Task, run_tasks
+
+IN_A_ROW = 8  # tasks that an actor with a GPU is given at a time: it does two at once, and waits for files at the ends
 
 
 class Worker:
-    """An actor: makes the transformation once and does one task after the other, on a GPU two at once (`run_tasks`)."""
+    """An actor: makes the transformation once and does the tasks that it is given, as `run_tasks` does them."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: Job, at_once: int) -> None:
+        self.job, self.at_once = job, at_once
         self.transform = job.load().to(device_named("auto"))
-        self.turn = Lock()
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The record of a task as JSON, or what was wrong with it: of data, which would be wrong again."""
-        task = Task(row["name"], tuple(json.loads(row["files"])))
+    def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:
+        """The tasks' records as JSON; then what was wrong, if something was: with data, which would be wrong again."""
+        named = zip(rows["name"], rows["files"], strict=True)
+        tasks = [Task(str(name), tuple(json.loads(files))) for name, files in named]
+        said: list[str] = []
         try:
-            return {"record": json.dumps(run_task(self.job, self.transform, task, self.turn))}
+            said.extend(map(json.dumps, run_tasks(self.job, self.transform, tasks, at_once=self.at_once)))
         except QuasinatError as error:
-            said = {"kind": type(error).__name__, "problem": error.problem, "remedy": error.remedy}
-            return {"record": json.dumps({"error": said})}
+            problem = {"kind": type(error).__name__, "problem": error.problem, "remedy": error.remedy}
+            said.append(json.dumps({"error": problem}))
+        return {"record": said}
 
 
 def run_on_ray(job: Job, tasks: Sequence[Task], workers: tuple[int, int]) -> Iterator[Record]:
@@ -41,14 +44,15 @@ def run_on_ray(job: Job, tasks: Sequence[Task], workers: tuple[int, int]) -> Ite
     """
     ray = started_ray()
     gpus = ray.cluster_resources().get("GPU", 0) >= 1
+    in_a_row = max(1, min(IN_A_ROW, len(tasks) // workers[1])) if gpus else 1
     rows = [{"name": task.name, "files": json.dumps(task.files)} for task in tasks]
-    made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+    made = ray.data.from_items(rows, override_num_blocks=len(rows) // in_a_row).map_batches(
         Worker,
-        fn_constructor_args=(job,),
+        batch_size=in_a_row,
+        fn_constructor_args=(job, 2 if gpus else 1),
         compute=ray.data.ActorPoolStrategy(min_size=workers[0], max_size=workers[1]),
         num_cpus=1,
         num_gpus=1 if gpus else 0,
-        max_concurrency=2 if gpus else 1,
     )
     for row in made.iter_rows():
         record: Record = json.loads(row["record"])

@@ -31,9 +31,11 @@ ROOMS = [
     "data",
     "defences",
     "evaluation",
+    "export",
     "interop",
     "experiments",
     "report",
+    "serving",
     "cli",
 ]
 HEAVY = {"faiss", "skimage", "sklearn", "matplotlib", "jinja2", "PIL", "rich", "pywt"}

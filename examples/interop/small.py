@@ -1,9 +1,12 @@
 """A defended classifier small enough for an example: ten photographs, sixteen filters, a network trained on T(x)."""
 
+from functools import cache
+
 import quasinat as qn
 from quasinat.arrays import Images, Labels
 
 
+@cache
 def small() -> tuple[qn.Defended, Images, Labels]:
     """The module, with its true gradient named, and test images of 32 pixels that it gets right; half a minute."""
     data = qn.data.photographs(32, colour=True, train_per_class=30, test_per_class=4)

@@ -1,8 +1,8 @@
 """A classifier behind a transformation: image -> logits, a plain nn.Module that any attack can be run on."""
 
 import math
-from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -38,12 +38,21 @@ class Defended(nn.Module):
         classifier: images in [0, 1] to logits, usually trained on transformed images (the paper, section 3.5).
         eight_bit: round the images to 8 bits first, as a service that reads image files does; its derivative is the
             identity.
+        output: takes the logits out of what the classifier gives, where that is more than a tensor, as
+            `lambda answer: answer.logits` does for a Hugging Face model; `classifier` is then a `LogitsOf` of the two.
     """
 
-    def __init__(self, transform: nn.Module, classifier: nn.Module, *, eight_bit: bool = False) -> None:
+    def __init__(
+        self,
+        transform: nn.Module,
+        classifier: nn.Module,
+        *,
+        eight_bit: bool = False,
+        output: Callable[[Any], Logits] | None = None,
+    ) -> None:
         super().__init__()
         self.transform = transform
-        self.classifier = classifier
+        self.classifier = classifier if output is None else LogitsOf(classifier, output)
         self.eight_bit = eight_bit
 
     def forward(self, images: Images) -> Logits:
@@ -76,6 +85,24 @@ class Defended(nn.Module):
         if isinstance(self.transform, ManyViews):
             return Defended(self.transform.with_adjoint(adjoint), self.classifier, eight_bit=self.eight_bit)
         return Defended(StraightThrough(self.transform), self.classifier, eight_bit=self.eight_bit)
+
+
+class LogitsOf(nn.Module):
+    """A classifier that gives more than logits, as one that gives nothing else.
+
+    Args:
+        classifier: images to any answer.
+        output: the answer to its logits `B classes`.
+    """
+
+    def __init__(self, classifier: nn.Module, output: Callable[[Any], Logits]) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.output = output
+
+    def forward(self, images: Images) -> Logits:
+        """`output(classifier(images))`."""
+        return self.output(self.classifier(images))
 
 
 class StraightThrough(nn.Module):

@@ -7,6 +7,7 @@ import typer
 import quasinat
 from quasinat.cli.certify import certify
 from quasinat.cli.data import data
+from quasinat.cli.defend import defend
 from quasinat.cli.demo import demo
 from quasinat.cli.evaluate import evaluate
 from quasinat.cli.info import info
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command()(certify)
+app.command()(defend)
 app.command()(demo)
 app.command()(evaluate)
 app.command()(info)

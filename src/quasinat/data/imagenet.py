@@ -72,23 +72,31 @@ def _class_numbers(validation: Path) -> tuple[dict[str, int], dict[str, str]]:
     """The number and the name of each WordNet id: from the file, or by their order where all are there."""
     path = validation / LABELS
     if path.is_file():
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file))
-            numbers = {row["wnid"]: int(row["class_index"]) for row in rows}
-            known = {row["wnid"]: row.get("name") or row["wnid"] for row in rows}
-        except (KeyError, ValueError, UnicodeDecodeError):
-            numbers, known = {}, {}
-        if not numbers or not all(0 <= number < CLASSES for number in numbers.values()):
-            raise InputError(
-                f"{path} has no usable columns wnid and class_index", "write one number below 1000 a class"
-            )
-        return numbers, known
+        return read_class_numbers(path, CLASSES)
     names = list(class_folders(validation)) if validation.is_dir() else []
     if len(names) != CLASSES:
         problem = f"there are {len(names)} class folders in {validation}, not {CLASSES}"
         raise InputError(problem, f"{_LAYOUT}, or number the classes in {path.name}")
     return {name: number for number, name in enumerate(names)}, {name: name for name in names}
+
+
+def read_class_numbers(path: Path, classes: int) -> tuple[dict[str, int], dict[str, str]]:
+    """The number, below `classes`, and the name of each folder of a file with the columns wnid, class_index and name.
+
+    Raises:
+        InputError: the file has no such columns, or numbers out of range.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        numbers = {row["wnid"]: int(row["class_index"]) for row in rows}
+        known = {row["wnid"]: row.get("name") or row["wnid"] for row in rows}
+    except (KeyError, TypeError, ValueError, csv.Error):
+        numbers, known = {}, {}
+    if not numbers or not all(0 <= number < classes for number in numbers.values()):
+        problem = f"{path} has no usable columns wnid and class_index"
+        raise InputError(problem, f"write one number below {classes} a class")
+    return numbers, known
 
 
 def _drawn(classes: dict[str, list[Path]], count: int, seed: int, half: str) -> dict[str, list[Path]]:

@@ -111,6 +111,7 @@ def demo_router(
             def work() -> dict[str, Any]:
                 image, given = read_image(content, MODES[channels], options.side)
                 image = image.to(layer.filters)
+                layer.check(image[None])
                 shown = show(exhibit, image, options, attacked.image(exhibit, image, options))
                 return answer_json(exhibit, shown, options, given)
 

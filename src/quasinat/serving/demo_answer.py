@@ -18,6 +18,7 @@ from quasinat.serving.demo_options import ATTACKS_SHOWN, REACH, SIDES, THREATS, 
 
 MOST_LIKELY, STRONGEST = 3, 8
 ABOVE, BELOW = (0.80, 0.25, 0.19), (0.19, 0.46, 0.80)  # red and blue of equal weight on light and on dark
+FAINTEST = 0.4
 
 
 def settings_json(exhibit: Exhibit, photographs: Sequence[str]) -> dict[str, Any]:
@@ -117,15 +118,16 @@ def codes_json(coded: Coded) -> dict[str, Any]:
 
 
 def map_uri(codes: Float[Tensor, "height width"], largest: float, middle: int) -> str:
-    """A map of codes: red above zero, blue below, as opaque as the root of |z| over `largest`, nothing at zero.
+    """A map of codes: red above zero, blue below, the more opaque the larger |z| over `largest`, nothing at zero.
 
-    Each code is moved from the first pixel of its atom by `middle` to where the eye looks for it.
+    The smallest is `FAINTEST` opaque, so that it is seen. Each code is moved from the first pixel of its atom by
+    `middle` to where the eye looks for it.
     """
     from PIL import Image
 
     moved = codes.detach().cpu().double().roll((middle, middle), (0, 1))
     colour = torch.where(moved[..., None] > 0, torch.tensor(ABOVE).double(), torch.tensor(BELOW).double())
-    opacity = (moved.abs() / largest).sqrt()[..., None]
+    opacity = torch.where(moved == 0, 0.0, FAINTEST + (1 - FAINTEST) * (moved.abs() / largest).sqrt())[..., None]
     pixels = (torch.cat([colour, opacity], -1).clamp(0, 1) * 255).round().to(torch.uint8)
     file = io.BytesIO()
     Image.frombytes("RGBA", (codes.shape[1], codes.shape[0]), pixels.numpy().tobytes()).save(file, "PNG")

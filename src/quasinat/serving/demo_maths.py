@@ -68,7 +68,7 @@ class Shown:
     @property
     def dissimilarity(self) -> float:
         """The paper's L2-dissimilarity of the attacked image (section 5.1); infinite where a black image moved."""
-        return float(Dissimilarity(0).measure(self.clean.image[None], self.attacked.image[None]))
+        return float(Dissimilarity(0.0).measure(self.clean.image[None], self.attacked.image[None]))
 
 
 @dataclass

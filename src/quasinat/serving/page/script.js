@@ -29,7 +29,7 @@ function picture(source, alternative, kind = "") {
 
 const words = (name) => name.replaceAll("_", " ");
 const number = (value, digits = 3) => String(Number(value.toPrecision(digits)));
-const percent = (share) => (share > 0.9995 ? "100 %" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`);
+const percent = (share) => `${share < 0.0005 || share > 0.0995 ? Math.round(100 * share) : (100 * share).toFixed(1)} %`;
 const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`)?.value;
 
 function lambda() {
@@ -163,8 +163,8 @@ function show(answer) {
   at("scaled").textContent = `${image.name}: ${before} × ${high} pixels` + (scaled ? `, scaled down to ${width} × ${height}` : "");
   at("pictures").replaceChildren(...figures(answer));
   at("codes").replaceChildren(
-    codes("Codes of the attacked image", answer.codes.attacked, answer.pictures.projected, "T(x′)"),
-    codes("Codes of the clean image", answer.codes.clean, answer.pictures.projected_clean, "T(x)"),
+    codes("Of the attacked image", answer.codes.attacked, answer.pictures.projected, "T(x′)"),
+    codes("Of the clean image", answer.codes.clean, answer.pictures.projected_clean, "T(x)"),
   );
 }
 
@@ -180,7 +180,7 @@ function verdict(answer) {
       : `the ${who} classifier says ${after.label} instead of ${before.label}`;
   });
   const stands = predictions.defended.clean && predictions.defended.clean[0].class === predictions.defended.attacked[0].class;
-  const caution = !stands ? "" : attack.threat === "gray-box" ? " That is no robustness: the attack never saw the layer. Try white-box."
+  const caution = !stands ? "" : attack.threat === "gray-box" ? " That is not robustness: the attack never saw the layer. Try white-box."
     : attack.threat ? " One attack that failed proves nothing." : "";
   return `${opening} ${outcomes.length ? capital(outcomes.join("; ")) + "." : ""}${caution}`;
 }
@@ -194,7 +194,7 @@ function figures(answer) {
     make("dt", { textContent: "largest change" }), make("dd", { textContent: `${(255 * attack.linf).toFixed(1)}/255` }),
     make("dt", { textContent: "L2-dissimilarity" }),
     make("dd", { textContent: attack.dissimilarity === null ? "infinite" : number(attack.dissimilarity) }));
-  const note = make("p", { textContent: "The defended classifier reads T(x′): what it says stands at x′." });
+  const note = make("p", { textContent: "This is what it reads when it is given x′; see there." });
   return [
     figure("Clean", "x", picture(pictures.clean, "the clean image"), says("Plain", predictions.plain.clean),
       says("Defended", predictions.defended.clean)),
@@ -217,9 +217,12 @@ function figure(title, symbol, ...parts) {
 function says(who, rows, before = null) {
   if (!rows) return null;
   const moved = before !== null && rows[0].class !== before[0].class;
-  const items = rows.map((row, place) => make("li", { className: moved && place === 0 ? "changed" : "" },
-    make("meter", { value: row.probability, ariaHidden: "true" }),
-    make("span", { textContent: row.label }), make("span", { textContent: percent(row.probability) })));
+  const items = rows.map((row, place) => {
+    const amount = make("span", { className: "amount" });
+    amount.style.width = `${100 * row.probability}%`;
+    return make("li", { className: moved && place === 0 ? "changed" : "" }, amount,
+      make("span", { textContent: row.label }), make("span", { textContent: percent(row.probability) }));
+  });
   const heading = make("h3", { textContent: moved ? `${who}, no longer ${before[0].label}` : who });
   return make("div", { className: "says" }, heading, make("ol", {}, ...items));
 }
@@ -235,9 +238,9 @@ function codes(title, coded, projection, symbol) {
   const items = coded.strongest.map((one) => make("li", {},
     picture(one.tile, `filter ${one.filter}`, "tile"),
     picture(one.map, `where filter ${one.filter} is active`, "map"),
-    `filter ${one.filter}: ${one.atoms}`));
+    make("span", { textContent: `no. ${one.filter}, ${one.atoms} ×` })));
   return make("div", {},
-    make("h2", { textContent: title }), make("p", { className: "numbers", textContent: parts.join(" · ") }),
+    make("h3", { textContent: title }), make("p", { className: "numbers", textContent: parts.join(" · ") }),
     make("ul", { className: "atoms" }, whole, ...items));
 }
 

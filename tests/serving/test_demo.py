@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 from tests.layers import dictionary_of, universal
+from tests.pages import ROOT
 from torch import nn
 
 from quasinat import attacks
@@ -20,7 +21,7 @@ from quasinat.errors import UsageError
 from quasinat.networks import vgg
 from quasinat.serving.demo_answer import likely
 from quasinat.serving.demo_maths import Attacked, Exhibit, attack_image, show
-from quasinat.serving.demo_options import ATTACKS_SHOWN, GRAY, SIDES, TRUE, DemoOptions, parse_options
+from quasinat.serving.demo_options import ATTACKS_SHOWN, GRAY, NAMES, SIDES, TRUE, DemoOptions, parse_options
 from quasinat.sparse_coding import Identity, Implicit, SparseCodingProblem, solve
 from quasinat.strata import split_bands
 
@@ -381,3 +382,16 @@ def test_the_errors_of_the_worker_pass_through() -> None:
     app.include_router(demo_router(exhibit().layer, None, None, full))
     with TestClient(app) as client:
         assert refused(client, png(patches()[0]), 503) == "the queue is full; try again"
+
+
+def test_the_documentation_lists_the_attacks_with_their_options() -> None:
+    page = (ROOT / "docs" / "demo-page.md").read_text(encoding="utf-8")
+    for attack, settings in ATTACKS_SHOWN.items():
+        listed = ", ".join(f"{name} {value}" for name, value in settings.items())
+        assert f"| `{attack}` | {listed} |".replace("|  |", "| |") in page
+
+
+def test_the_interface_is_described(client: TestClient) -> None:
+    operation = client.get("/openapi.json").json()["paths"]["/v1/demo"]["post"]
+    assert {each["name"] for each in operation["parameters"]} == set(NAMES)
+    assert operation["requestBody"]["content"].keys() == {"image/*"}

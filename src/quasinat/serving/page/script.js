@@ -128,7 +128,8 @@ async function fetched(address, options) {
 }
 
 function busy(now) {
-  at("results").setAttribute("aria-busy", String(now));
+  at("results").classList.toggle("busy", now);
+  at("answer").setAttribute("aria-busy", String(now)); // not of the status, which has to be read out meanwhile
   at("answer").classList.toggle("stale", now);
   if (!now) return;
   const attack = at("attack").value;
@@ -205,7 +206,7 @@ function figures(answer) {
       picture(pictures.difference, `the attacked less the clean image, times ${factor}, grey where nothing changed`), sizes),
     figure("Projected", "T(x′)", picture(pictures.projected, "the attacked image as the layer passes it on"),
       says("Plain", predictions.plain.projected, predictions.plain.clean),
-      predictions.defended.clean ? make("div", { className: "says" }, make("h3", { textContent: "Defended" }), note) : null),
+      predictions.defended.clean ? make("div", { className: "says" }, make("p", { className: "who", textContent: "Defended" }), note) : null),
   ];
 }
 
@@ -223,7 +224,7 @@ function says(who, rows, before = null) {
     return make("li", { className: moved && place === 0 ? "changed" : "" }, amount,
       make("span", { textContent: row.label }), make("span", { textContent: percent(row.probability) }));
   });
-  const heading = make("h3", { textContent: moved ? `${who}, no longer ${before[0].label}` : who });
+  const heading = make("p", { className: "who", textContent: moved ? `${who}, no longer ${before[0].label}` : who });
   return make("div", { className: "says" }, heading, make("ol", {}, ...items));
 }
 
@@ -324,7 +325,7 @@ async function start() {
     at("error").textContent = error.message;
     at("error").hidden = false;
     at("status").textContent = "";
-    at("results").setAttribute("aria-busy", "false");
+    at("results").classList.remove("busy");
     return;
   }
   listen();

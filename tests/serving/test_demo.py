@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image as Pillow
+from PIL import ImageFile
 from tests.layers import dictionary_of, universal
 from tests.pages import ROOT
 from torch import nn
@@ -19,21 +20,20 @@ from quasinat.data import PHOTOGRAPHS
 from quasinat.defended import Defended
 from quasinat.errors import UsageError
 from quasinat.networks import vgg
-from quasinat.serving.demo_answer import likely
-from quasinat.serving.demo_maths import Attacked, Exhibit, attack_image, show
-from quasinat.serving.demo_options import ATTACKS_SHOWN, GRAY, NAMES, SIDES, TRUE, DemoOptions, parse_options
 from quasinat.sparse_coding import Identity, Implicit, SparseCodingProblem, solve
 from quasinat.strata import split_bands
 
-pytest.importorskip("fastapi")
-pytest.importorskip("httpx")
+for package in ("fastapi", "uvicorn", "prometheus_client", "httpx"):
+    pytest.importorskip(package)
 
-from fastapi import FastAPI, HTTPException
-from fastapi.testclient import TestClient
-from tests.serving.demo_service import app_of, exhibit, of_uri, patches, png
+from fastapi import FastAPI, HTTPException  # noqa: E402
+from fastapi.testclient import TestClient  # noqa: E402
+from tests.serving.demo_service import app_of, exhibit, of_uri, patches, png  # noqa: E402
 
-from quasinat.serving import demo
-from quasinat.serving.demo import demo_router, read_image
+from quasinat.serving.demo import demo_router, read_image  # noqa: E402
+from quasinat.serving.demo_answer import likely  # noqa: E402
+from quasinat.serving.demo_maths import Attacked, Exhibit, attack_image, show  # noqa: E402
+from quasinat.serving.demo_options import ATTACKS_SHOWN, GRAY, NAMES, SIDES, TRUE, DemoOptions, parse_options  # noqa: E402
 
 
 def client_of(parts: Exhibit) -> Iterator[TestClient]:
@@ -280,13 +280,13 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
 ) -> None:
     content = file_of(Pillow.new("1", (6001, 4000)))
     assert len(content) < 20_000
-    monkeypatch.setattr(demo, "read_picture", lambda *_: pytest.fail("it was decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
     said = refused(client, content, 413)
     assert said == "the image has 6001 x 4000 pixels, more than 24 million; send a smaller one"
 
 
 def test_too_many_bytes_are_refused(client: TestClient) -> None:
-    assert "more than 10 MiB" in refused(client, b"x" * (10 * 2**20 + 1), 413)
+    assert "more than 8 MiB" in refused(client, b"x" * (8 * 2**20 + 1), 413)
 
 
 @pytest.mark.parametrize(
@@ -357,10 +357,10 @@ def test_the_usual_options() -> None:
 def test_the_photographs_are_square_and_named(client: TestClient) -> None:
     assert client.get("/v1/demo").json()["photographs"] == list(PHOTOGRAPHS)
     for name in PHOTOGRAPHS:
-        image, given = read_image(client.get(f"/v1/demo/photographs/{name}").content, "rgb", 96)
+        image, given = read_image(client.get(f"/page/photographs/{name}").content, "rgb", 96)
         assert image.shape == (3, 96, 96)
         assert given == (96, 96)
-    assert client.get("/v1/demo/photographs/mona-lisa").status_code == 404
+    assert client.get("/page/photographs/mona-lisa").status_code == 404
 
 
 def test_the_pages_files_come_with_their_headers(client: TestClient) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("fastapi")
-pytest.importorskip("uvicorn")
+for package in ("fastapi", "uvicorn", "prometheus_client"):
+    pytest.importorskip(package)
 playwright = pytest.importorskip("playwright.sync_api")
 
+from fastapi import Request, Response  # noqa: E402
+from fastapi.responses import JSONResponse  # noqa: E402
 from tests.serving.demo_service import app_of, exhibit, patches, png, served  # noqa: E402
 
 from quasinat.serving.demo_maths import Exhibit  # noqa: E402
@@ -288,6 +290,31 @@ def test_a_layer_alone(browser: Any) -> None:
         assert visit.page.locator("[name=threat]:enabled").count() == 0
         assert visit.complaints == []
         visit.close()
+
+
+@in_a_browser
+def test_a_server_with_a_key_asks_for_it(browser: Any) -> None:
+    app = app_of(Exhibit(exhibit().layer))
+
+    @app.middleware("http")
+    async def guard(request: Request, further: Any) -> Response:
+        if request.url.path.startswith("/v1/") and request.headers.get("authorization") != "Bearer open sesame":
+            return JSONResponse({"error": "the key is missing or wrong", "remedy": "send it"}, 401)
+        return await further(request)
+
+    with served(app) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_label("The key of this server").fill("sesame")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(DONE)
+        assert page.get_by_role("alert").inner_text() == "The key is missing or wrong; send it."
+        page.get_by_label("The key of this server").fill("open sesame")
+        page.get_by_role("button", name="Use it").click()
+        page.wait_for_selector("#pictures figure")
+        assert not page.get_by_label("The key of this server").is_visible()
+        assert not page.get_by_role("alert").is_visible()
+        page.close()
 
 
 # The files themselves.

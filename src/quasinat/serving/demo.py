@@ -8,23 +8,21 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from torch import nn
 
 from quasinat.arrays import Image
 from quasinat.data import PHOTOGRAPHS, photograph
-from quasinat.data.image_files import in_mode, pixels, read_picture
+from quasinat.data.image_files import in_mode, pixels
+from quasinat.data.image_tree import png_bytes, to_8_bits
 from quasinat.errors import InputError, QuasinatError, UsageError
 from quasinat.layer import SparseTransformationLayer
 from quasinat.serving.demo_answer import answer_json, settings_json
 from quasinat.serving.demo_maths import Attacked, Exhibit, show
 from quasinat.serving.demo_options import parse_options
 
-try:
-    from fastapi import APIRouter, HTTPException, Query, Request, Response
-except ImportError as error:
-    raise UsageError("quasinat.serving.demo needs FastAPI", "pip install 'quasinat[serve]'") from error
-
-MOST_BYTES, MOST_PIXELS = 10 * 2**20, 24_000_000  # of a file
+MOST_BYTES, MOST_PIXELS = 8 * 2**20, 24_000_000  # of a file
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # Pillow's names of those that it decodes itself
 SAMPLE_SIDE = 96  # pixels of a built-in photograph's middle square
 MODES = {1: "grey", 3: "rgb"}
 POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -86,7 +84,7 @@ def demo_router(
         """What the demo page can show here: layer, classifiers, attacks, sizes, photographs."""
         return settings_json(exhibit, PHOTOGRAPHS)
 
-    @router.get("/v1/demo/photographs/{name}", response_class=Response)
+    @router.get("/page/photographs/{name}", include_in_schema=False)
     def sample(name: str) -> Response:
         """The middle of a built-in photograph, as PNG."""
         try:
@@ -155,18 +153,19 @@ def read_image(content: bytes, mode: str, side: int) -> tuple[Image, tuple[int, 
     from PIL import Image as Pillow
     from PIL import ImageOps
 
-    name = Path("the file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)  # the limit below is lower
-            with Pillow.open(io.BytesIO(content)) as header:
-                width, height = header.size
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError):
+            warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)  # our limit is lower
+            with Pillow.open(io.BytesIO(content), formats=FORMATS) as file:
+                width, height = file.size
+                if width * height > MOST_PIXELS:
+                    problem = f"the image has {width} x {height} pixels, more than {MOST_PIXELS // 10**6} million"
+                    raise TooLargeError(problem, "send a smaller one")
+                picture = in_mode(ImageOps.exif_transpose(file), Path("the file"), mode)
+    except QuasinatError:
+        raise
+    except Exception:  # whatever a decoder trips over, the file is at fault
         raise InputError("the file cannot be read as an image", "send a PNG or a JPEG, for example") from None
-    if width * height > MOST_PIXELS:
-        problem = f"the image has {width} x {height} pixels, more than {MOST_PIXELS // 10**6} million"
-        raise TooLargeError(problem, "send a smaller one")
-    picture = in_mode(ImageOps.exif_transpose(read_picture(name, content)), name, mode)
     given = picture.size
     scale = side / max(given)
     if scale < 1:
@@ -178,15 +177,10 @@ def read_image(content: bytes, mode: str, side: int) -> tuple[Image, tuple[int, 
 @cache
 def _sample(name: str) -> bytes:
     """The PNG file of the middle square of a photograph, `SAMPLE_SIDE` pixels wide."""
-    from PIL import Image as Pillow
-
     image = photograph(name, colour=True, size=SAMPLE_SIDE)
     left, top = (image.shape[2] - SAMPLE_SIDE) // 2, (image.shape[1] - SAMPLE_SIDE) // 2
-    square = image[:, top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]
-    values = (square * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-    file = io.BytesIO()
-    Pillow.fromarray(values).save(file, "PNG")
-    return file.getvalue()
+    square = image[None, :, top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]
+    return png_bytes(to_8_bits(square)[0])
 
 
 def _file(name: str, kind: str, headers: dict[str, str] | None = None) -> Response:

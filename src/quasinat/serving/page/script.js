@@ -12,6 +12,7 @@ const BLIND = ["none", "random-noise"]; // attacks that look at no classifier
 
 const at = (id) => document.getElementById(id);
 let settings = null;
+let key = ""; // of the server, if it asks for one; kept here alone
 let image = null; // { content, name }
 let asked = 0; // the number of the newest state
 let timer = 0;
@@ -114,17 +115,18 @@ async function post() {
   return fetched(`v1/demo?${new URLSearchParams(query)}`, { method: "POST", body: image.content });
 }
 
-async function fetched(address, options) {
+async function fetched(address, options = {}) {
   let response;
   try {
-    response = await fetch(address, options);
+    response = await fetch(address, { ...options, headers: key ? { Authorization: `Bearer ${key}` } : {} });
   } catch {
     throw new Error("The server does not answer; is it still running?");
   }
   const body = await response.json().catch(() => null);
+  at("key-form").hidden = response.status !== 401;
   if (response.ok && body) return body;
-  const said = [body?.detail, body?.error, body?.error?.message, body?.message].find((each) => typeof each === "string");
-  throw new Error(said ? said[0].toUpperCase() + said.slice(1) + "." : `The server answered ${response.status}.`);
+  const said = [body?.detail, body?.error, body?.remedy].filter((each) => typeof each === "string").join("; ");
+  throw new Error(said ? `${capital(said)}.` : `The server answered ${response.status}.`);
 }
 
 function busy(now) {
@@ -145,7 +147,7 @@ async function take(content, name, pressed = null) {
 async function takeSample(button) {
   const name = button.dataset.name;
   try {
-    const response = await fetch(`v1/demo/photographs/${name}`);
+    const response = await fetch(`page/photographs/${name}`);
     if (!response.ok) throw new Error();
     await take(await response.blob(), words(name), button);
   } catch {
@@ -271,7 +273,7 @@ function fill(kept) {
     at("classes").hidden = false;
   }
   at("photographs").append(...settings.photographs.map((name) => {
-    const thumbnail = make("img", { src: `v1/demo/photographs/${name}`, alt: words(name), width: 48, height: 48 });
+    const thumbnail = make("img", { src: `page/photographs/${name}`, alt: words(name), width: 48, height: 48 });
     const button = make("button", { type: "button", title: words(name) }, thumbnail);
     button.dataset.name = name;
     button.setAttribute("aria-pressed", "false");
@@ -319,6 +321,8 @@ function listen() {
 }
 
 async function start() {
+  at("error").hidden = true;
+  at("results").classList.add("busy");
   try {
     fill(await fetched("v1/demo"));
   } catch (error) {
@@ -332,5 +336,12 @@ async function start() {
   const [first] = at("photographs").children;
   if (first) await takeSample(at("photographs").querySelector('[data-name="chelsea"]') ?? first);
 }
+
+at("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  key = at("key").value.trim();
+  if (settings) changed(0);
+  else start();
+});
 
 start();

@@ -69,7 +69,7 @@ def main() -> None:
         settled(desktop)
         desktop.locator("h1").click()  # no focus ring, no hover
         kept(desktop.screenshot(full_page=True), options.out / "demo-service.png")
-        phone = opened(browser, options.url, content, 360, 1060, 2)
+        phone = opened(browser, options.url, content, 360, 1036, 2)
         phone.locator("#results").evaluate("results => results.scrollIntoView()")
         kept(phone.screenshot(), options.out / "demo-service-phone.png")
         browser.close()

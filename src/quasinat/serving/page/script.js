@@ -251,6 +251,7 @@ function codes(title, coded, projection, symbol) {
 
 function fill(kept) {
   settings = kept;
+  at("controls").hidden = false;
   const { layer } = settings;
   at("facts").textContent = [
     layer.strata > 1 ? `${layer.strata} strata` : "one dictionary",

@@ -20,7 +20,6 @@ from quasinat.data import load
 from quasinat.report.pictures import data_uri
 
 DONE = "#results:not(.busy)"
-PAUSE = 500  # milliseconds, more than the page waits for another change
 
 
 def test_image(root: Path, number: int) -> bytes:
@@ -37,14 +36,8 @@ def opened(browser: Browser, url: str, content: bytes, width: int, height: int, 
     page.goto(url)
     page.wait_for_selector("#pictures figure")
     page.set_input_files("#file", {"name": "image.png", "mimeType": "image/png", "buffer": content})
-    settled(page)
-    return page
-
-
-def settled(page: Page) -> None:
-    """Waits until the page shows what was asked for last."""
-    page.wait_for_timeout(PAUSE)
     page.wait_for_selector(DONE)
+    return page
 
 
 def kept(picture: bytes, path: Path) -> None:
@@ -66,7 +59,7 @@ def main() -> None:
         browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         desktop = opened(browser, options.url, content, 1280, 900, 1.5)
         desktop.locator('[value="white-box"]').check()
-        settled(desktop)
+        desktop.wait_for_selector(DONE)
         desktop.locator("h1").click()  # no focus ring, no hover
         kept(desktop.screenshot(full_page=True), options.out / "demo-service.png")
         phone = opened(browser, options.url, content, 360, 1036, 2)

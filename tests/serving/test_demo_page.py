@@ -24,6 +24,7 @@ from quasinat.serving.demo_maths import Exhibit  # noqa: E402
 
 PAGE = files("quasinat.serving").joinpath("page")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+SCRIPTS = ("script.js", "show.js", "words.js")
 DONE = "#results:not(.busy)"
 
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="browser: no chromium on the PATH")
@@ -78,7 +79,6 @@ class Visit:
 
     def settle(self) -> None:
         """Waits until the page has asked for all that it shows."""
-        self.page.wait_for_timeout(260)  # more than the page waits for another change
         self.page.wait_for_selector(DONE)
 
     def texts(self, selector: str) -> list[str]:
@@ -162,12 +162,12 @@ def test_stale_answers_are_dropped_and_one_request_is_under_way(visit: Visit, ga
     visit.asked.clear()
     gate.held = True
     try:
-        page.locator("#lambda").press("ArrowRight")
-        page.wait_for_selector("#results.busy")
+        with page.expect_request("**/v1/demo?*"):
+            page.locator("#lambda").press("ArrowRight")
         assert visit.texts("#status") == ["Attacking with PGD …"]
         for _ in range(4):
             page.locator("#lambda").press("ArrowRight")
-            page.wait_for_timeout(260)
+            page.wait_for_timeout(260)  # more than the page waits for another change
         assert len(visit.asked) == 1
         with page.expect_response("**/v1/demo?*"):
             gate.passes.release()
@@ -323,12 +323,13 @@ def test_a_server_with_a_key_asks_for_it(browser: Any) -> None:
 def test_nothing_is_inline_and_nothing_is_from_elsewhere() -> None:
     page = PAGE.joinpath("index.html").read_text(encoding="utf-8")
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", page)
-    for name in ("index.html", "style.css", "script.js"):
+    for name in ("index.html", "style.css", *SCRIPTS):
         assert not re.search(r"(https?:)?//[a-z]", re.sub(r"(?m)^//.*$", "", PAGE.joinpath(name).read_text("utf-8")))
     ids = set(re.findall(r'\sid="([^"]+)"', page))
     for kind in ("for", "aria-labelledby", "aria-describedby"):
         assert set(re.findall(rf'\s{kind}="([^"]+)"', page)) <= ids
-    assert set(re.findall(r'\bat\("([^"]+)"\)', PAGE.joinpath("script.js").read_text("utf-8"))) <= ids
+    for name in SCRIPTS:
+        assert set(re.findall(r'\bat\("([^"]+)"\)', PAGE.joinpath(name).read_text("utf-8"))) <= ids
 
 
 def luminance(colour: str) -> float:

@@ -26,7 +26,13 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # Pillow's names of those that 
 SAMPLE_SIDE = 96  # pixels of a built-in photograph's middle square
 MODES = {1: "grey", 3: "rgb"}
 POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-PAGE_FILES = {"style.css": "text/css", "script.js": "text/javascript", "icon.svg": "image/svg+xml"}
+PAGE_FILES = {
+    "style.css": "text/css",
+    "script.js": "text/javascript",
+    "show.js": "text/javascript",
+    "words.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 BODY = {
     "requestBody": {
         "required": True,

@@ -2,6 +2,7 @@
 #   make demo    the whole method on real photographs, ending in a table and a page   (ARGS="--preset tiny" for a quick one)
 #   make bench   the solvers against their goals and SPORCO, ten minutes (ARGS="--root DIR" for CIFAR-10 and ImageNet)
 #   make test    lint, types and tests with coverage
+#   make docs    the documentation as a site, in build/site
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard src/quasinat/*/_kernels/*.cpp)
 ARGS ?=
 
-.PHONY: demo bench test install install-dev format clean
+.PHONY: demo bench test docs install install-dev format clean
 
 demo: install
 	$(BIN)/quasinat demo $(ARGS)
@@ -22,6 +23,11 @@ test: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+docs: install-dev
+	$(BIN)/python tools/commands_page.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

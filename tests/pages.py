@@ -1,11 +1,25 @@
-"""The modules in `benchmarks/` that make the measured parts of the documentation's pages."""
+"""The documentation's pages: their code, and the modules in `benchmarks/` that make their measured parts."""
 
 import importlib.util
+import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+
+
+def code_blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page in one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def command_lines(block: str) -> list[list[str]]:
+    """The words of each command in a block of shell, its comments left out and its continued lines joined."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def page_module(name: str) -> ModuleType:

@@ -21,6 +21,8 @@ def images_that_fit(height: int, width: int, bytes_per_pixel: int, device: torch
     size alone.
 
     Args:
+        height, width: of an image, in pixels.
+        device: whose memory.
         bytes_per_pixel: what the transformation holds at its fullest for each pixel of a batch.
     """
     most, free = BATCH_PIXELS if device.type == "cuda" else BATCH_PIXELS // 4, free_memory(device)
@@ -29,7 +31,11 @@ def images_that_fit(height: int, width: int, bytes_per_pixel: int, device: torch
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be taken, within the limit of a container too; `None` where the system does not tell."""
+    """Bytes that can still be taken, within the limit of a container too; `None` where the system does not tell.
+
+    Args:
+        device: the GPU or the CPU.
+    """
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for whoever asks
         return int(torch.cuda.mem_get_info(device)[0]) + kept
@@ -56,12 +62,19 @@ def project(
     """`transform` of a whole set in batches; one for which the memory is too small is halved, as are those after it.
 
     Args:
+        transform: images to images, such as a layer.
         images: `B C H W`.
         batch_size: images at a time, at most.
         on_batch: called with the number of images done.
 
     Raises:
         InputError: the memory is too small for one image.
+
+    Examples:
+        >>> import torch
+        >>> import quasinat as qn
+        >>> qn.project(lambda batch: 1 - batch, torch.zeros(5, 1, 2, 2), batch_size=2).mean()
+        tensor(1.)
     """
     parts, start = [], 0
     while start < len(images):

@@ -40,6 +40,15 @@ class Defended(nn.Module):
             identity.
         output: takes the logits out of what the classifier gives, where that is more than a tensor, as
             `lambda answer: answer.logits` does for a Hugging Face model; `classifier` is then a `LogitsOf` of the two.
+
+    Examples:
+        >>> import torch
+        >>> import quasinat as qn
+        >>> from quasinat.defences import BitDepth
+        >>> classifier = qn.networks.vgg("vgg-small", classes=10, channels=3).eval()
+        >>> defended = qn.Defended(BitDepth(bits=3), classifier)
+        >>> defended(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
@@ -109,6 +118,9 @@ class StraightThrough(nn.Module):
     """Any transformation of images to images of the same shape, with the identity as its derivative (BPDA).
 
     (Athalye, Carlini & Wagner 2018, section 4.1.)
+
+    Args:
+        transform: images to images of the same shape.
     """
 
     def __init__(self, transform: nn.Module) -> None:

@@ -2,7 +2,17 @@
 
 
 class QuasinatError(Exception):
-    """A failure with a known cause. The command line prints it as one line and exits with `exit_code`."""
+    """A failure with a known cause. The command line prints it as one line and exits with `exit_code`.
+
+    Args:
+        problem: what is wrong, and with what.
+        remedy: what to do about it.
+
+    Examples:
+        >>> from quasinat import UsageError
+        >>> print(UsageError("there is no attack 'fsgm'", "did you mean 'fgsm'?"))
+        there is no attack 'fsgm'; did you mean 'fgsm'?
+    """
 
     exit_code = 1
 
@@ -38,7 +48,17 @@ class ProcessError(QuasinatError, RuntimeError):
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """A remedy for a misspelt name: the closest known one first, then all of them."""
+    """A remedy for a misspelt name: the closest known one first, then all of them.
+
+    Args:
+        name: as it was written.
+        known: what there is.
+
+    Examples:
+        >>> from quasinat.errors import did_you_mean
+        >>> did_you_mean("fsgm", ["fgsm", "bim"])
+        "did you mean 'fgsm'? Known: fgsm, bim"
+    """
     import difflib
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -56,6 +56,13 @@ class SparseTransformationLayer(nn.Module):
 
     Raises:
         UsageError: dictionaries that do not fit the strata or each other, or an unknown or impossible option.
+
+    Examples:
+        >>> import torch
+        >>> import quasinat as qn
+        >>> layer = qn.SparseTransformationLayer(None, [qn.Dictionary(torch.ones(1, 1, 3, 3) / 3, "joint", 0.2)])
+        >>> layer(torch.rand(2, 1, 16, 16)).shape
+        torch.Size([2, 1, 16, 16])
     """
 
     filters: Tensor

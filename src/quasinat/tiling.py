@@ -95,6 +95,16 @@ def spans(length: int, tile: int, margin: int) -> Iterator[Span]:
     """The sides of the tiles along an axis of `length` pixels; all of them see as many, all if that is not more.
 
     The last tile ends at the border, where it may overlap the one before it.
+
+    Args:
+        length: of the axis, in pixels.
+        tile: its side, in pixels.
+        margin: pixels seen beyond a tile on either side.
+
+    Examples:
+        >>> from quasinat.tiling import spans
+        >>> [(span.own.start, span.own.stop, len(span.seen)) for span in spans(100, 40, 10)]
+        [(0, 40, 60), (40, 80, 60), (60, 100, 60)]
     """
     if tile + 2 * margin >= length:
         yield Span(0, length, 0, torch.arange(length))

@@ -69,7 +69,18 @@ class Budget(ABC):
 
 @dataclass(frozen=True)
 class Linf(Budget):
-    """No pixel moves by more than `radius`: max |x_adv - x0| <= radius. Steps follow the sign of the gradient."""
+    """No pixel moves by more than `radius`: max |x_adv - x0| <= radius. Steps follow the sign of the gradient.
+
+    Args:
+        radius: in pixels of [0, 1]; `inf` leaves only the box.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat import Linf
+        >>> images = torch.tensor([[[[0.0, 0.5]]]])
+        >>> Linf(0.1).project(images, torch.tensor([[[[-1.0, 1.0]]]]))  # the ball, then the box
+        tensor([[[[0.0000, 0.6000]]]])
+    """
 
     radius: float
 
@@ -110,7 +121,18 @@ class Linf(Budget):
 
 @dataclass(frozen=True)
 class L2(Budget):
-    """The image moves by at most `radius`: ||x_adv - x0||_2 <= radius. Steps follow the normalised gradient."""
+    """The image moves by at most `radius`: ||x_adv - x0||_2 <= radius. Steps follow the normalised gradient.
+
+    Args:
+        radius: a length, in pixels of [0, 1]; `inf` leaves only the box.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat import L2
+        >>> moved = L2(0.5).project(torch.full((1, 1, 1, 2), 0.5), torch.tensor([[[[0.8, 0.9]]]]))
+        >>> moved.mul(10).round()  # 0.3 and 0.4 are within
+        tensor([[[[8., 9.]]]])
+    """
 
     radius: float
 
@@ -150,6 +172,16 @@ class Dissimilarity(Budget):
     A black image has a ball of radius 0 under every finite value. `step` names the direction of one step: `sign`, as
     in the paper's FGSM and BIM, or `gradient`, the steepest one in L2, which is the stronger choice for an iterated
     attack (sign steps in an L2 ball drift to the sign pattern of the gradient, about 4/5 as effective on a flat model).
+
+    Args:
+        value: a share of the image's own norm; `inf` leaves only the box.
+        step: `sign` or `gradient`, see above.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat import Dissimilarity
+        >>> Dissimilarity(0.03).radii(torch.full((1, 1, 2, 2), 0.5))  # the image's norm is 1
+        tensor([0.0300])
     """
 
     value: float

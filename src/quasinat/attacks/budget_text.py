@@ -13,8 +13,16 @@ def budget_from_text(text: str) -> Budget:
 
     A third part names the step of an L2-dissimilarity, `sign` (as without it) or `gradient`.
 
+    Args:
+        text: such as `linf:8/255`, `l2:0.5`, `dissimilarity:0.03`.
+
     Raises:
         UsageError: a text that names none; with the remedy.
+
+    Examples:
+        >>> from quasinat.attacks import budget_from_text
+        >>> budget_from_text("l2:0.5"), budget_from_text("dissimilarity:0.03:gradient")
+        (L2(radius=0.5), Dissimilarity(value=0.03, step='gradient'))
     """
     kind, *rest = text.strip().lower().split(":")
     if not rest:
@@ -34,8 +42,16 @@ def budget_from_text(text: str) -> Budget:
 def budget_text(budget: Budget) -> str:
     """The text that `budget_from_text` reads as this budget, exactly; whole 255ths are written as such.
 
+    Args:
+        budget: an `Linf`, `L2` or `Dissimilarity`.
+
     Raises:
         UsageError: a budget of a kind that has no text.
+
+    Examples:
+        >>> from quasinat.attacks import Linf, budget_text
+        >>> budget_text(Linf(8 / 255))
+        'linf:8/255'
     """
     kinds = [kind for kind, made in _KINDS.items() if type(budget) is made]
     if not kinds:

@@ -35,6 +35,18 @@ def fgsm(
     Raises:
         InputError: a batch or a model that cannot be attacked; names the image.
         UsageError: an unknown loss.
+
+    Examples:
+        >>> import torch
+        >>> import quasinat as qn
+        >>> class Bright(torch.nn.Module):  # class 1 where an image is bright
+        ...     def forward(self, images):
+        ...         mean = images.mean((1, 2, 3))
+        ...         return torch.stack([0.5 - mean, mean - 0.5], 1)
+        >>> images, labels = torch.full((1, 1, 2, 2), 0.48), torch.tensor([0])
+        >>> result = qn.attacks.fgsm(Bright(), images, labels, budget=qn.Linf(8 / 255))
+        >>> result.success, result.images[0, 0, 0, 0].mul(255).round()
+        (tensor([True]), tensor(130.))
     """
     check_loss(loss)
     with attacking(model, images, labels, targets) as (clean, goal):

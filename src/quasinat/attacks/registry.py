@@ -55,8 +55,20 @@ ATTACKS: dict[str, Attack] = {
 def attack_named(name: str) -> Attack:
     """The attack of that name.
 
+    Args:
+        name: a key of `ATTACKS`.
+
     Raises:
         UsageError: there is none; names the closest.
+
+    Examples:
+        >>> from quasinat.attacks import attack_named
+        >>> attack_named("bim").__name__
+        'bim'
+        >>> attack_named("fsgm")
+        Traceback (most recent call last):
+            ...
+        quasinat.errors.UsageError: unknown attack 'fsgm'; did you mean 'fgsm'? Known: ...
     """
     if name not in ATTACKS:
         raise UsageError(f"unknown attack {name!r}", did_you_mean(name, list(ATTACKS)))

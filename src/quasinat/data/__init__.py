@@ -35,6 +35,12 @@ def load(kind: str, root: str | Path | None = None, **options: Any) -> Dataset:
     Raises:
         UsageError: an unknown kind or option, a missing root, or a root that is not needed.
         InputError: see the function of that kind.
+
+    Examples:
+        >>> import quasinat as qn
+        >>> data = qn.data.load("photographs", train_per_class=2, test_per_class=1)
+        >>> data.train_images.shape, len(data.classes)
+        (torch.Size([20, 1, 32, 32]), 10)
     """
     if kind not in DATASETS:
         raise UsageError(f"there is no data set {kind!r}", did_you_mean(kind, list(DATASETS)))

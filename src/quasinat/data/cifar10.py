@@ -47,7 +47,11 @@ def cifar10(root: str | Path, split: str = "train") -> tuple[Images, Labels]:
 
 
 def cifar10_dataset(root: str | Path) -> Dataset:
-    """Both splits of CIFAR-10 as a `Dataset`; arguments and errors as in `cifar10`."""
+    """Both splits of CIFAR-10 as a `Dataset`; arguments and errors as in `cifar10`.
+
+    Args:
+        root: the folder that holds cifar-10-batches-py.
+    """
     train_images, train_labels = cifar10(root, "train")
     test_images, test_labels = cifar10(root, "test")
     description = "CIFAR-10 (Krizhevsky, 2009): 50,000 training and 10,000 test photographs of 32x32 pixels."

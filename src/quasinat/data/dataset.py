@@ -18,6 +18,13 @@ class Dataset:
     Images are float32 `N C H W` in [0, 1], labels int64 in `0 .. len(classes) - 1`. Both halves share C; their
     sizes may differ, as a layer that was learned on small images projects larger ones.
 
+    Args:
+        name: of the set.
+        train_images, test_images: `N C H W`.
+        train_labels, test_labels: `N`.
+        classes: the name of each label.
+        description: a sentence or two on what it is.
+
     Raises:
         InputError: images out of range or shape, or labels that do not fit the images or the classes.
     """
@@ -105,9 +112,19 @@ def subset(dataset: Dataset, train_per_class: int, test_per_class: int, seed: in
 
     The images drawn of a class depend on `seed` and on that class alone; a larger request contains a smaller one.
 
+    Args:
+        dataset: with as many images of each class at least.
+        train_per_class, test_per_class: images of each class.
+
     Raises:
         UsageError: a count below one.
         InputError: a class that holds fewer images.
+
+    Examples:
+        >>> import quasinat as qn
+        >>> data = qn.data.photographs(train_per_class=3, test_per_class=2)
+        >>> qn.data.subset(data, 2, 1).train_labels.bincount().tolist()
+        [2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
     """
     train = _balanced(dataset, dataset.train_labels, train_per_class, "training", seed)
     test = _balanced(dataset, dataset.test_labels, test_per_class, "test", seed)

@@ -80,6 +80,16 @@ def standardise(images: Images) -> Images:
     """Brings each image to mean 0.5 and standard deviation 0.2, then clips to [0, 1].
 
     Texture and shape stay, brightness and contrast go. An image without contrast becomes plain 0.5.
+
+    Args:
+        images: `B C H W` in [0, 1].
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.data import standardise
+        >>> dark = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)) / 10
+        >>> round(float(standardise(dark).mean()), 2)
+        0.5
     """
     mean = images.mean((1, 2, 3), keepdim=True)
     deviation = images.std((1, 2, 3), correction=0, keepdim=True).clamp_min(_SMALLEST_DEVIATION)

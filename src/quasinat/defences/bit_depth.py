@@ -20,6 +20,12 @@ def reduce_bit_depth(images: Images, *, bits: int = 5) -> Images:
 
     Raises:
         UsageError: a number of bits that is out of range.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.defences import reduce_bit_depth
+        >>> reduce_bit_depth(torch.tensor([[[[0.0, 0.2, 0.9]]]]), bits=1)
+        tensor([[[[0., 0., 1.]]]])
     """
     _check_bits(bits)
     highest = 2**bits - 1

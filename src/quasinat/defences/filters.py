@@ -36,6 +36,14 @@ def median_filter(images: Images, *, size: int = 2) -> Images:
 
     Raises:
         UsageError: a size that is out of range.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.defences import median_filter
+        >>> speck = torch.zeros(1, 1, 5, 5)
+        >>> speck[0, 0, 2, 2] = 1
+        >>> float(median_filter(speck, size=3).max())
+        0.0
     """
     _check_size(size)
     return torch.cat([_medians(part, size) for part in images.split(PIECE)])

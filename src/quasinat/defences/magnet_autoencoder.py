@@ -191,6 +191,8 @@ def save_magnet(autoencoder: MagnetAutoencoder, path: str | Path, provenance: Ma
     """Writes an artefact of kind "magnet", whole or not at all.
 
     Args:
+        autoencoder: MagNet's.
+        path: of the file to write.
         provenance: how it was learned (data, noise, epochs, seed, losses...), anything that JSON holds;
             `card["provenance"]` once loaded.
     """
@@ -200,6 +202,9 @@ def save_magnet(autoencoder: MagnetAutoencoder, path: str | Path, provenance: Ma
 
 def load_magnet(path: str | Path) -> MagnetAutoencoder:
     """Reads what `save_magnet` wrote, in eval mode on the CPU; its `card` is the file's.
+
+    Args:
+        path: of the file.
 
     Raises:
         InputError: the file is missing, damaged, or holds no autoencoder of MagNet's.

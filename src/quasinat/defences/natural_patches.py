@@ -90,6 +90,7 @@ def learn_patch_dictionary(
     has channels: the result is nearer to the image, and to what an attack has done to it.
 
     Args:
+        select: "greedy" or "random", see above.
         images: `B C H W` in [0, 1], training images only.
         size: patches in the dictionary.
         patch: side, in pixels.
@@ -186,6 +187,8 @@ def save_patch_dictionary(dictionary: PatchDictionary, path: str | Path, provena
     """Writes an artefact of kind "patch dictionary", whole or not at all.
 
     Args:
+        dictionary: of patches.
+        path: of the file to write.
         provenance: how it was made (data, seed, options...), anything that JSON holds; `card["provenance"]` once
             loaded.
     """
@@ -196,6 +199,9 @@ def save_patch_dictionary(dictionary: PatchDictionary, path: str | Path, provena
 
 def load_patch_dictionary(path: str | Path) -> PatchDictionary:
     """Reads what `save_patch_dictionary` wrote; its `card` is the file's.
+
+    Args:
+        path: of the file.
 
     Raises:
         InputError: the file is missing, damaged, or holds no patch dictionary.

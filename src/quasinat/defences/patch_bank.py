@@ -175,6 +175,8 @@ def save_patch_bank(bank: PatchBank, path: str | Path, provenance: Mapping[str, 
     """Writes an artefact of kind "patch bank", whole or not at all.
 
     Args:
+        bank: of patches.
+        path: of the file to write.
         provenance: how it was made (data, seed...), anything that JSON holds; `card["provenance"]` once loaded.
     """
     settings = {"count": len(bank), "channels": bank.channels, "size": bank.size}
@@ -183,6 +185,9 @@ def save_patch_bank(bank: PatchBank, path: str | Path, provenance: Mapping[str, 
 
 def load_patch_bank(path: str | Path) -> PatchBank:
     """Reads what `save_patch_bank` wrote; its `card` is the file's.
+
+    Args:
+        path: of the file.
 
     Raises:
         InputError: the file is missing, damaged, or holds no patch bank.

@@ -38,6 +38,9 @@ def learn_pixelcnn(
     what this one reaches is in its card.
 
     Args:
+        epochs: passes over the images.
+        batch_size: images in a batch.
+        learning_rate: the peak of one cycle.
         images: `B C H W` in [0, 1], training images only; rounded to 8 bits.
         width, blocks, mixtures: see `PixelCNN`.
         seed: of weights and batches.
@@ -74,6 +77,8 @@ def save_pixelcnn(network: PixelCNN, path: str | Path, provenance: Mapping[str, 
     """Writes an artefact of kind "pixelcnn", whole or not at all.
 
     Args:
+        network: the PixelCNN.
+        path: of the file to write.
         provenance: how it was made, anything that JSON holds; `card["provenance"]` once loaded.
     """
     card = {"settings": network.settings(), "provenance": dict(provenance)}
@@ -82,6 +87,9 @@ def save_pixelcnn(network: PixelCNN, path: str | Path, provenance: Mapping[str, 
 
 def load_pixelcnn(path: str | Path) -> PixelCNN:
     """Reads what `save_pixelcnn` wrote, in eval mode on the CPU; its `card` is the file's.
+
+    Args:
+        path: of the file.
 
     Raises:
         InputError: the file is missing, damaged, or holds no PixelCNN.

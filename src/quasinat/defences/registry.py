@@ -142,11 +142,17 @@ def defence_from(text: str, artefact: Path | None = None) -> MadeDefence:
     """The defence that `NAME` or `NAME:option=value,option=value` names.
 
     Args:
+        text: a key of `DEFENCES`, and options of it.
         artefact: the file of what it has learned, for those in `NEEDS`.
 
     Raises:
         UsageError: an unknown defence or option, a value of another type, or an artefact that is missing or not wanted.
         InputError: the artefact cannot be read or is of another kind.
+
+    Examples:
+        >>> from quasinat.defences import defence_from
+        >>> defence_from("jpeg:quality=50").module.quality
+        50
     """
     name, _, tail = text.partition(":")
     if name not in DEFENCES:

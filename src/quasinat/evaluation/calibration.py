@@ -41,6 +41,12 @@ def calibration(confidence: PerImage, right: PerImageBool, *, bins: int = BINS) 
     Raises:
         UsageError: fewer than one bin.
         InputError: a confidence that is no probability.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.evaluation import calibration
+        >>> round(calibration(torch.full((4,), 0.9), torch.tensor([True, True, False, False])).error, 3)
+        0.4
     """
     if bins < 1:
         raise UsageError(f"there are {bins} bins", "give at least 1")

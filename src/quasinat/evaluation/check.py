@@ -52,7 +52,13 @@ def not_run(key: str, title: str, why: str, *, mandatory: bool = True) -> Check:
 
 
 def objections(checks: Iterable[Check]) -> list[str]:
-    """Why the headline must be withheld: the mandatory checks that did not pass; empty if it may be printed."""
+    """Why the headline must be withheld: the mandatory checks that did not pass; empty if it may be printed.
+
+    Examples:
+        >>> from quasinat.evaluation.check import judged, not_run, objections
+        >>> objections([judged("a", "gradients agree", True, "cosine 1"), not_run("b", "square is weaker", "no images")])
+        ['square is weaker: not run (no images)']
+    """
     return [
         f"{check.title}: {'failed' if check.status == 'fail' else 'not run'} ({check.figure})"
         for check in checks

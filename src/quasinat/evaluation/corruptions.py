@@ -54,6 +54,13 @@ def corrupted(images: Images, name: str, severity: int, *, seed: int = 0) -> Ima
 
     Raises:
         UsageError: no such corruption or severity.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.evaluation import CORRUPTIONS, corrupted
+        >>> images = torch.full((2, 3, 32, 32), 0.5)
+        >>> all(corrupted(images, name, 1).shape == images.shape for name in CORRUPTIONS)
+        True
     """
     if name not in CORRUPTIONS:
         raise UsageError(f"there is no corruption {name!r}", did_you_mean(name, list(CORRUPTIONS)))

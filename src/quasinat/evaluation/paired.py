@@ -35,6 +35,14 @@ def paired_difference(one: PerImageBool, other: PerImageBool) -> Difference:
 
     Raises:
         UsageError: they are not of equally many images, or of none.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.evaluation import paired_difference
+        >>> one, other = torch.ones(100, dtype=torch.bool), torch.arange(100) >= 10
+        >>> difference = paired_difference(one, other)
+        >>> difference.value, round(difference.low, 3), round(difference.high, 3)
+        (0.1, 0.037, 0.159)
     """
     if one.shape != other.shape or len(one) == 0:
         problem = f"outcomes of {len(one)} and {len(other)} images"

@@ -231,6 +231,15 @@ def predict(counts: Counts, alpha: float) -> PerImageInt:
 
     The most frequent class, where a two-sided binomial test tells it from the second at level `alpha`: it is another
     than that of g(x) with a probability of at most `alpha`.
+
+    Args:
+        counts: how often each class was the answer under noise, `B classes`.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.evaluation import predict
+        >>> predict(torch.tensor([[95, 5], [52, 48]]), alpha=0.001)  # the second abstains
+        tensor([ 0, -1])
     """
     from scipy import stats  # type: ignore[import-untyped, unused-ignore]
 
@@ -242,7 +251,18 @@ def predict(counts: Counts, alpha: float) -> PerImageInt:
 
 
 def largest_radius(sigma: float, samples: int, alpha: float) -> float:
-    """The radius where all noisy copies agree, which no certificate exceeds; 0 where even that certifies nothing."""
+    """The radius where all noisy copies agree, which no certificate exceeds; 0 where even that certifies nothing.
+
+    Args:
+        sigma: deviation of the noise, in pixels of [0, 1].
+        samples: noisy copies that bound a probability.
+        alpha: probability that a certificate is wrong, at most.
+
+    Examples:
+        >>> from quasinat.evaluation import largest_radius
+        >>> round(largest_radius(sigma=0.25, samples=500, alpha=0.001), 3)
+        0.551
+    """
     from scipy import stats  # type: ignore[import-untyped, unused-ignore]
 
     return max(0.0, sigma * float(stats.norm.ppf(lower_bound(samples, samples, alpha))))
@@ -253,13 +273,23 @@ def certified_accuracy(certificates: Certificates, labels: Labels, radii: Sequen
 
     No perturbations of an L2 norm of r or less bring the smoothed classifier's accuracy on these images below it, but
     for the certificates that are wrong: a share of at most alpha is to be expected.
+
+    Args:
+        certificates: of the images.
+        labels: `B`, from 0.
+        radii: in the L2 norm, in pixels of [0, 1].
     """
     right = certificates.classes == labels.cpu()
     return [accuracy_of(right & (certificates.radii > radius)) for radius in radii]
 
 
 def average_radius(certificates: Certificates, labels: Labels) -> float:
-    """The mean radius over all images, 0 where the class is wrong (the ACR of Zhai et al. 2020)."""
+    """The mean radius over all images, 0 where the class is wrong (the ACR of Zhai et al. 2020).
+
+    Args:
+        certificates: of the images.
+        labels: `B`, from 0.
+    """
     right = certificates.classes == labels.cpu()
     return float((certificates.radii * right).mean()) if len(labels) else math.nan
 

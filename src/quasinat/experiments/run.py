@@ -16,6 +16,12 @@ def run_demo(
 ) -> dict[str, Any]:
     """Runs, or continues, a demonstration in `folder` and returns what its `results.json` holds.
 
+    Args:
+        settings: of the run; see `demo_settings`.
+        folder: of the run; one of other settings is refused.
+        progress: told of each step; silent by default.
+        overwrite: start afresh where `folder` holds a run.
+
     Raises:
         QuasinatError: the data cannot be used, or the folder is taken or cannot be written.
     """

@@ -42,6 +42,9 @@ def save_classifier(path: str | Path, network: Classifier, provenance: Card) -> 
 def load_classifier(path: str | Path) -> Classifier:
     """Reads what `save_classifier` wrote: the network in eval mode on the CPU; its `card` is the file's.
 
+    Args:
+        path: of the file.
+
     Raises:
         InputError: the file is missing, damaged, holds no classifier, or its tensors do not fit its card.
     """

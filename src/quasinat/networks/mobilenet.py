@@ -106,7 +106,12 @@ class MobileNetV2(nn.Module):
 
 
 def mobilenet(classes: int = 1000, seed: int = 0) -> MobileNetV2:
-    """A new network; the global generator is left as it was."""
+    """A new network; the global generator is left as it was.
+
+    Args:
+        classes: how many logits.
+        seed: of the weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # Channels last: the faster layout on CPUs, and what tensor cores want.
@@ -138,7 +143,12 @@ def load_mobilenet(path: str | Path) -> MobileNetV2:
 
 
 def with_new_head(network: MobileNetV2, classes: int) -> MobileNetV2:
-    """A copy for other classes, to be trained: its last layer is all zeros, which gives every class the same chance."""
+    """A copy for other classes, to be trained: its last layer is all zeros, which gives every class the same chance.
+
+    Args:
+        network: of any classes.
+        classes: how many the copy has.
+    """
     made = of_classes(network, torch.zeros(classes, dtype=torch.int64))
     nn.init.zeros_(made.classifier.weight)
     nn.init.zeros_(made.classifier.bias)
@@ -146,7 +156,12 @@ def with_new_head(network: MobileNetV2, classes: int) -> MobileNetV2:
 
 
 def of_classes(network: MobileNetV2, classes: Tensor) -> MobileNetV2:
-    """A copy that tells only some classes apart: these rows of the last layer, in this order."""
+    """A copy that tells only some classes apart: these rows of the last layer, in this order.
+
+    Args:
+        network: of more classes.
+        classes: which of them, int64.
+    """
     made = mobilenet(len(classes))
     kept = {name: value for name, value in network.state_dict().items() if not name.startswith("classifier.")}
     last = {f"classifier.{name}": value[classes] for name, value in network.classifier.state_dict().items()}

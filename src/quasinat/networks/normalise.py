@@ -8,7 +8,19 @@ from quasinat.arrays import Images
 
 
 class Normalise(nn.Module):
-    """(x - mean) / deviation per channel; the two are buffers and travel with the weights."""
+    """(x - mean) / deviation per channel; the two are buffers and travel with the weights.
+
+    Args:
+        channels: of the images.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.networks import Normalise
+        >>> first = Normalise(1)
+        >>> first.fit(torch.tensor([0.2, 0.6]).view(2, 1, 1, 1))
+        >>> round(float(first.mean), 2), round(float(first(torch.full((1, 1, 1, 1), 0.4))), 2)
+        (0.4, 0.0)
+    """
 
     mean: Tensor
     deviation: Tensor

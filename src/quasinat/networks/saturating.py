@@ -31,6 +31,15 @@ def distance_from_saturation(inputs: Units) -> Units:
 
     psi_c(z) = inf over z' with psi'(z') = 0 of |z - z'|, the complementary function of Goroshin & LeCun (2013) and
     Nayebi & Ganguli (2017); here min(z, 1 - z) from 0 to 1, and 0 elsewhere.
+
+    Args:
+        inputs: z, of any shape.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.networks import distance_from_saturation
+        >>> distance_from_saturation(torch.tensor([-1.0, 0.25, 0.9, 2.0])).round(decimals=2)
+        tensor([0.0000, 0.2500, 0.1000, 0.0000])
     """
     return torch.minimum(inputs, 1 - inputs).clamp_min(0)
 
@@ -56,6 +65,11 @@ def unsaturated(network: nn.Module, images: Images, *, batch_size: int = 256) ->
     """The share of all saturating units, over the images, whose derivative is not zero: their input is within 0 and 1.
 
     The network is asked as it is, in training or in evaluation mode.
+
+    Args:
+        network: with a `SaturatedLinear` in it.
+        images: `B C H W` in [0, 1].
+        batch_size: images at a time.
 
     Raises:
         UsageError: a network without a `SaturatedLinear`.

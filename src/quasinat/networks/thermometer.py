@@ -73,7 +73,12 @@ def check_thermometer(levels: int, backward: str) -> None:
 
 
 class Thermometer(nn.Module):
-    """`thermometer` as the first layer of a network, in the place of `Normalise`; it has no tensors."""
+    """`thermometer` as the first layer of a network, in the place of `Normalise`; it has no tensors.
+
+    Args:
+        levels: how many, 2 to 256.
+        backward: which derivative, see `thermometer`.
+    """
 
     def __init__(self, levels: int = LEVELS, *, backward: str = "smoothed") -> None:
         check_thermometer(levels, backward)

@@ -32,6 +32,14 @@ class VGG(nn.Module):
 
     `plan` is a key of `PLANS`, `activation` of `ACTIVATIONS`, `encoding` one of `ENCODINGS`; `channels` are the
     images'. `card` is what the file said that it was read from; empty for a new one.
+
+    Args:
+        plan: a key of `PLANS`.
+        classes: how many logits.
+        channels: of the images.
+        activation: a key of `ACTIVATIONS`.
+        encoding: one of `ENCODINGS`.
+        levels: of the thermometer, where that is the encoding.
     """
 
     card: Card
@@ -110,6 +118,13 @@ def vgg(
 
     Raises:
         UsageError: an unknown plan, activation or encoding, or an impossible number of levels.
+
+    Examples:
+        >>> import torch
+        >>> import quasinat as qn
+        >>> network = qn.networks.vgg("vgg-small", classes=10, channels=3, seed=0).eval()
+        >>> network(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
     if plan not in PLANS:
         raise UsageError(f"unknown network {plan!r}", f"choose one of: {', '.join(PLANS)}")
@@ -124,5 +139,11 @@ def vgg(
 
 
 def vgg16(classes: int, channels: int = 3, seed: int = 0) -> VGG:
-    """VGG-16 with batch normalisation, the paper's classifier for CIFAR-10 and ImageNet-10."""
+    """VGG-16 with batch normalisation, the paper's classifier for CIFAR-10 and ImageNet-10.
+
+    Args:
+        classes: how many logits.
+        channels: of the images.
+        seed: of the weights.
+    """
     return vgg("vgg16", classes=classes, channels=channels, seed=seed)

@@ -44,6 +44,9 @@ def claims(results: Results) -> list[Comparison]:
     The controls are another vanilla network, which shows how far the attack carries over at all, and the defence's own
     network on the untransformed image, which shows what the transformation adds. Cells that were not run are left out.
 
+    Args:
+        results: a run's result file, as `read_json` gives it.
+
     Raises:
         InputError: not a result file of this schema.
     """

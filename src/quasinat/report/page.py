@@ -35,6 +35,10 @@ def write_page(folder: Path) -> Path:
 def page(results: Results, pictures: Mapping[str, Tensor]) -> str:
     """The page as text: a pure function of a result file and its pictures. Pictures that are missing are left out.
 
+    Args:
+        results: a run's result file, as `read_json` gives it.
+        pictures: by name, `C H W` in [0, 1].
+
     Raises:
         InputError: not a result file of this schema.
     """

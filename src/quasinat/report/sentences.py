@@ -21,6 +21,9 @@ _WARNING = (
 def sentences(results: Results) -> dict[str, list[str]]:
     """Plain sentences by heading, in the order in which they are to be read.
 
+    Args:
+        results: a run's result file, as `read_json` gives it.
+
     Raises:
         InputError: not a result file of this schema.
     """

@@ -37,6 +37,9 @@ class TableRow:
 def table_cells(results: Results) -> list[TableRow]:
     """The rows of the table, as text, in the order of the result file.
 
+    Args:
+        results: a run's result file, as `read_json` gives it.
+
     Raises:
         InputError: not a result file of this schema.
     """
@@ -75,6 +78,9 @@ def blocks(rows: list[TableRow]) -> list[tuple[str, list[TableRow]]]:
 def terminal_table(results: Results) -> "Table":
     """The table for a terminal, a section for each block; 80 columns hold it.
 
+    Args:
+        results: a run's result file, as `read_json` gives it.
+
     Raises:
         InputError: not a result file of this schema.
     """
@@ -106,6 +112,9 @@ def terminal_table(results: Results) -> "Table":
 
 def markdown_table(results: Results) -> str:
     """The table in Markdown, accuracies in percent with their 95 % intervals.
+
+    Args:
+        results: a run's result file, as `read_json` gives it.
 
     Raises:
         InputError: not a result file of this schema.

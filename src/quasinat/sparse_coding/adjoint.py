@@ -30,7 +30,20 @@ class Identity:
     """BPDA with the identity: forward the transformation, backward the gradient as it comes."""
 
     def apply(self, transform: Callable[[Images], Images], images: Images) -> Images:
-        """`transform(images)` whose vector-Jacobian product is the identity."""
+        """`transform(images)` whose vector-Jacobian product is the identity.
+
+        Args:
+            transform: images to images of the same shape.
+            images: `B C H W`.
+
+        Examples:
+            >>> import torch
+            >>> from quasinat import Identity
+            >>> images = torch.rand(1, 1, 2, 2, requires_grad=True)
+            >>> Identity().apply(torch.round, images).sum().backward()
+            >>> images.grad.flatten()
+            tensor([1., 1., 1., 1.])
+        """
         output: Images = _StraightThrough.apply(images, transform)
         return output
 
@@ -101,6 +114,18 @@ def reconstruct(
 
     Raises:
         UsageError: `Unrolled` with a mask.
+
+    Examples:
+        With a filter of one pixel the true derivative is one where |x| is above lambda, and zero below:
+
+        >>> import torch
+        >>> from quasinat.sparse_coding import Implicit, reconstruct
+        >>> pixel = torch.zeros(1, 1, 3, 3)
+        >>> pixel[0, 0, 0, 0] = 1
+        >>> images = torch.tensor([0.1, 0.5, 0.9]).repeat(3, 1).view(1, 1, 3, 3).requires_grad_()
+        >>> reconstruct(images, pixel, 0.2, Implicit()).sum().backward()
+        >>> images.grad[0, 0, 0].round(decimals=3)
+        tensor([0., 1., 1.])
     """
     weight = torch.as_tensor(sparsity, dtype=images.dtype, device=images.device)
     circular = SparseCodingProblem(

@@ -63,7 +63,27 @@ def wrap_around(images: Images, size: int) -> Float[Tensor, "batch channels _ _"
 
 
 def convolve(filters: Filters, codes: Codes) -> Images:
-    """sum_k f_{k,c} (*) z_k (Eq. 2): filters `K C S S` and codes `B K H W` to images `B C H W`."""
+    """sum_k f_{k,c} (*) z_k (Eq. 2): filters `K C S S` and codes `B K H W` to images `B C H W`.
+
+    Args:
+        filters: f, `K C S S`.
+        codes: z, `B K H W`.
+
+    Examples:
+        The adjoint identity, in one number:
+
+        >>> import torch
+        >>> from quasinat.sparse_coding import convolve, correlate
+        >>> draw = torch.Generator().manual_seed(0)
+        >>> filters, codes, images = (
+        ...     torch.randn(*shape, generator=draw, dtype=torch.float64)
+        ...     for shape in ((4, 3, 5, 5), (2, 4, 8, 8), (2, 3, 8, 8))
+        ... )
+        >>> left = (convolve(filters, codes) * images).sum()
+        >>> right = (codes * correlate(filters, images)).sum()
+        >>> bool((left - right).abs() < 1e-10)
+        True
+    """
     height, width = codes.shape[-2:]
     together = maps_together(codes, len(filters))
     parts = zip(codes.split(together, 1), filters.split(together), strict=True)
@@ -76,6 +96,19 @@ def correlate(filters: Filters, images: Images) -> Codes:
 
     On a CPU it is computed in space, which is two to eight times as fast there; on a GPU, whose convolutions may round
     to TF32, by Fourier transforms.
+
+    Args:
+        filters: f, `K C S S`.
+        images: x, `B C H W`.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.sparse_coding import correlate
+        >>> image = torch.zeros(1, 1, 3, 3)
+        >>> image[0, 0, 1, 1] = 1
+        >>> correlate(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), image)[0, 0, :2, :2]  # mirrored around the pixel
+        tensor([[4., 3.],
+                [2., 1.]])
     """
     if images.device.type == "cpu":
         return F.conv2d(wrap_around(images, filters.shape[-1]), filters)

@@ -56,7 +56,20 @@ def history(dictionary: Dictionary) -> dict[str, Any]:
 
 
 def dictionary_from(filters: Filters, past: dict[str, Any]) -> Dictionary:
-    """The dictionary of these filters and the `history` of one."""
+    """The dictionary of these filters and the `history` of one.
+
+    Args:
+        filters: `K C S S`.
+        past: what `history` gave.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat import Dictionary
+        >>> from quasinat.sparse_coding import dictionary_from, history
+        >>> dictionary = Dictionary(torch.ones(2, 1, 3, 3) / 3, "joint", sparsity=0.2, curve=(2.0, 1.5))
+        >>> dictionary_from(dictionary.filters, history(dictionary)).curve
+        (2.0, 1.5)
+    """
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in past.items()}
     return Dictionary(filters, **values)
 

@@ -67,6 +67,14 @@ def learn_dictionary(
     Raises:
         InputError: images that cannot be coded (NaN, flat, smaller than the filters).
         UsageError: an unknown learner, constraint or start, or a value out of range.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat import learn_dictionary
+        >>> images = torch.rand(4, 1, 12, 12, generator=torch.Generator().manual_seed(0)) - 0.5
+        >>> dictionary = learn_dictionary(images, filters=4, size=3, sparsity=0.1, passes=2)
+        >>> dictionary.filters.shape, dictionary.curve[1] < dictionary.curve[0]
+        (torch.Size([4, 1, 3, 3]), True)
     """
     learner = chosen_learner(learner, len(images))
     if passes < 0:

@@ -35,6 +35,15 @@ class SparseCodingProblem:
     Raises:
         InputError: shapes, dtypes or values that cannot be coded; names them.
         UsageError: lambda is negative or not a number, or the boundary is unknown.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.sparse_coding import SparseCodingProblem
+        >>> problem = SparseCodingProblem(torch.full((1, 1, 4, 4), 0.5), torch.ones(1, 1, 2, 2) / 2, sparsity=0.1)
+        >>> problem.codes_shape(), float(problem.objective(torch.zeros(1, 1, 4, 4)))  # half of the image's energy
+        ((1, 1, 4, 4), 2.0)
+        >>> float(problem.largest_sparsity())  # from which on all codes are zero
+        1.0
     """
 
     images: Images

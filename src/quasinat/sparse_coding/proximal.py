@@ -13,7 +13,18 @@ Constraint = Literal["per-channel", "joint", "at-most-one"]
 
 
 def soft_threshold(values: Float[Tensor, "*shape"], threshold: float) -> Float[Tensor, "*shape"]:
-    """prox of threshold * ||.||_1: argmin_y 1/2 (y - v)^2 + threshold |y|, elementwise. Exact zeros inside."""
+    """prox of threshold * ||.||_1: argmin_y 1/2 (y - v)^2 + threshold |y|, elementwise. Exact zeros inside.
+
+    Args:
+        values: v, of any shape.
+        threshold: at least 0.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.sparse_coding import soft_threshold
+        >>> soft_threshold(torch.tensor([-3.0, -0.5, 0.5, 2.0]), 1.0)
+        tensor([-2.,  0.,  0.,  1.])
+    """
     return values - values.clamp(-threshold, threshold)
 
 
@@ -29,11 +40,20 @@ def project_filters(filters: Filters, constraint: Constraint, *, zero_mean: bool
     A filter (or channel) that is exactly zero has no direction: it is left at zero.
 
     Args:
+        filters: `K C S S`.
+        constraint: see the table.
         zero_mean: whether the mean of each channel is zero too. The mean is taken off first, which is exact: it is a
             projection on a subspace, and the norms' constraint is one on the rest.
 
     Raises:
         UsageError: the constraint is not a known one.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.sparse_coding import project_filters
+        >>> filters = torch.full((1, 2, 2, 2), 3.0)
+        >>> [round(float(project_filters(filters, name).norm()), 4) for name in ("per-channel", "joint", "at-most-one")]
+        [1.4142, 1.0, 1.0]
     """
     if constraint not in get_args(Constraint):
         known = list(get_args(Constraint))

@@ -62,6 +62,20 @@ def solve(
     Raises:
         InputError: `start` is a state of another problem's shape.
         UsageError: an unknown solver or layout, or a solver that knows no masks on a problem with one.
+
+    Examples:
+        With a single filter that is one pixel, T(x) is the soft threshold of x:
+
+        >>> import torch
+        >>> from quasinat.sparse_coding import SparseCodingProblem, solve
+        >>> pixel = torch.zeros(1, 1, 3, 3)
+        >>> pixel[0, 0, 0, 0] = 1
+        >>> images = torch.tensor([0.1, 0.5, 0.9]).repeat(3, 1).view(1, 1, 3, 3)
+        >>> solution = solve(SparseCodingProblem(images, pixel, sparsity=0.2))
+        >>> solution.reconstruction[0, 0, 0].round(decimals=3)
+        tensor([0.0000, 0.3000, 0.7000])
+        >>> solution.failures
+        {}
     """
     if codes not in get_args(Layout):
         raise UsageError(f"unknown layout {codes!r} of the codes", did_you_mean(str(codes), list(get_args(Layout))))

@@ -18,8 +18,17 @@ def describe_solver(solver: Solver) -> dict[str, Any]:
 def solver_from(card: dict[str, Any]) -> Solver:
     """The solver that `describe_solver` described.
 
+    Args:
+        card: what `describe_solver` gave.
+
     Raises:
         KeyError, TypeError: there is no such solver, or it has no such hyperparameter.
+
+    Examples:
+        >>> from quasinat import ADMM
+        >>> from quasinat.sparse_coding import describe_solver, solver_from
+        >>> solver_from(describe_solver(ADMM(tolerance=1e-3))).tolerance
+        0.001
     """
     values = {
         name: getattr(torch, value.removeprefix("torch.")) if name == "storage" and isinstance(value, str) else value

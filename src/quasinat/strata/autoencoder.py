@@ -77,6 +77,10 @@ def train_autoencoder(
     """Trains an autoencoder to return the natural image from itself and from a noisy copy (section 3.4).
 
     Args:
+        width: channels of each stage.
+        epochs: passes over the images.
+        batch_size: images in a batch.
+        learning_rate: the peak of one cycle.
         images: `B C H W` in [0, 1], training images only; the network has their device and dtype.
         noise: deviation of the Gaussian noise.
         seed: of weights, batches and noise.
@@ -116,6 +120,8 @@ def save_autoencoder(network: DenoisingAutoencoder, path: str | Path, provenance
     """Writes an artefact of kind "autoencoder", whole or not at all.
 
     Args:
+        network: the autoencoder.
+        path: of the file to write.
         provenance: how it was made (data, seed, curve...), anything that JSON holds; `card["provenance"]` once loaded.
     """
     settings = {"channels": network.channels, "width": network.width}
@@ -124,6 +130,9 @@ def save_autoencoder(network: DenoisingAutoencoder, path: str | Path, provenance
 
 def load_autoencoder(path: str | Path) -> DenoisingAutoencoder:
     """Reads what `save_autoencoder` wrote, in eval mode; its `card` is the file's.
+
+    Args:
+        path: of the file.
 
     Raises:
         InputError: the file is missing, damaged, or holds no autoencoder.

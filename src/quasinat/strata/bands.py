@@ -23,8 +23,19 @@ def split_bands(images: Images, split: Split) -> tuple[Images, Images]:
     | "none" | nothing: Eq. (2) as it stands |
     | "mid-grey" | the constant 0.5, which says nothing about the image: Eq. (2) on the image's contrast |
 
+    Args:
+        images: `B C H W` in [0, 1].
+        split: see the table.
+
     Raises:
         UsageError: an unknown split.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.strata import split_bands
+        >>> passed, coded = split_bands(torch.full((1, 1, 2, 2), 0.75), "mid-grey")
+        >>> passed.unique(), coded.unique()
+        (tensor([0.5000]), tensor([0.2500]))
     """
     if split not in get_args(Split):
         raise UsageError(f"unknown split {split!r}", did_you_mean(str(split), list(get_args(Split))))

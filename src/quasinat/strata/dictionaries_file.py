@@ -14,7 +14,13 @@ KIND = "dictionaries"
 
 
 def save_dictionaries(dictionaries: Sequence[Dictionary], path: str | Path, card: Mapping[str, Any]) -> None:
-    """Writes one dictionary per stratum, of equal shapes, whole or not at all; the card gains how each was learned."""
+    """Writes one dictionary per stratum, of equal shapes, whole or not at all; the card gains how each was learned.
+
+    Args:
+        dictionaries: one for each stratum.
+        path: of the file to write.
+        card: how they were made, anything that JSON holds.
+    """
     filters = torch.stack([dictionary.filters for dictionary in dictionaries])
     past = [history(dictionary) for dictionary in dictionaries]
     write_artefact(Path(path), KIND, {"filters": filters}, {**card, "shape": list(filters.shape), "dictionaries": past})
@@ -22,6 +28,9 @@ def save_dictionaries(dictionaries: Sequence[Dictionary], path: str | Path, card
 
 def load_dictionaries(path: str | Path) -> tuple[tuple[Dictionary, ...], Card]:
     """The dictionaries and the card that `save_dictionaries` wrote.
+
+    Args:
+        path: of the file.
 
     Raises:
         InputError: the file is missing, damaged, or holds no dictionaries.

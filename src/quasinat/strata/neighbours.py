@@ -38,6 +38,13 @@ def vote(labels: Int64[Tensor, "training"], neighbours: Neighbours, count: int) 
     Returns:
         The winner, `B`; a tie goes to the stratum of the nearest among the tied. The margin, `B` in [0, 1]: the
         winner's votes less the runner-up's, over k; 0 for a tie, 1 for a vote of one mind.
+
+    Examples:
+        >>> import torch
+        >>> from quasinat.strata.neighbours import vote
+        >>> labels = torch.tensor([0, 0, 1, 1, 1])  # of five training latents
+        >>> vote(labels, torch.tensor([[2, 0, 3]]), count=2)
+        (tensor([1]), tensor([0.3333]))
     """
     votes = torch.nn.functional.one_hot(labels[neighbours], count)  # batch neighbours count
     tally = votes.sum(1)

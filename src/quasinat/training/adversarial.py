@@ -43,6 +43,7 @@ def train_adversarially(
     With `share` 0 this is `train_classifier`, to the bit.
 
     Args:
+        epochs, batch_size, learning_rate, weight_decay, label_smoothing: as of `train_classifier`.
         network: images to logits; a `Normalise` inside it takes its mean and deviation from `images`.
         images: `B C H W` in [0, 1].
         labels: `B`, from 0.

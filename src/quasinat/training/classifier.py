@@ -39,6 +39,11 @@ def train_classifier(
     """Trains `network` in place with cross-entropy and returns it in eval mode.
 
     Args:
+        epochs: passes over the images.
+        batch_size: images in a batch.
+        learning_rate: the peak of one cycle.
+        weight_decay: of AdamW.
+        label_smoothing: in [0, 1), the share of a label's weight that all classes get alike.
         network: images to logits; a `Normalise` inside it takes its mean and deviation from `images`.
         images: `B C H W` in [0, 1].
         labels: `B`, from 0.

@@ -43,6 +43,7 @@ def train_distilled(
     drawn and not at the one in the set, so that label and image belong together; AdamW as for the other classifiers.
 
     Args:
+        epochs, batch_size, learning_rate, weight_decay: as of `train_classifier`.
         network: images to logits; a `Normalise` inside it takes its mean and deviation from `images`.
         images: `B C H W` in [0, 1].
         labels: `B`, from 0; the teacher's training alone uses them.

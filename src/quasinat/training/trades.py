@@ -47,6 +47,7 @@ def train_trades(
     What differs from the source, and why: AdamW under a one-cycle schedule as for the other classifiers.
 
     Args:
+        epochs, batch_size, learning_rate, weight_decay: as of `train_classifier`.
         network: images to logits; a `Normalise` inside it takes its mean and deviation from `images`.
         images: `B C H W` in [0, 1].
         labels: `B`, from 0.

@@ -15,9 +15,7 @@ def sections(root: Path) -> dict[str, str]:
     """The sections of the page out of the result file below `root`."""
     result: dict[str, Any] = json.loads((root / "results" / "tutorial" / "white-box.json").read_text())
     table, _, _ = white_box_markdown(result).partition("\n\n\n")
-    n, seconds = result["data"]["n"], sum(result["seconds"].values())
-    machine = f"{result['provenance']['device']}, torch {result['provenance']['torch']}"
-    note = f"Accuracy of {n} test images in percent, with its 95 % Wilson interval; {seconds / 60:.0f} minutes ({machine})."
+    note = f"Accuracy of {result['data']['n']} test images in percent, with its 95 % Wilson interval."
     return {"table": f"{table}\n\n{note}"}
 
 

@@ -15,7 +15,6 @@ import pytest
 
 from pages import DOCS, ROOT, code_blocks, command_lines
 
-ROOMS = ("attacks data defences evaluation interop networks report sparse_coding strata training").split()
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
@@ -41,7 +40,9 @@ def complaints(words: list[str], known: dict[str, Any]) -> list[str]:
     if name is None:
         return [f"there is no {' '.join(words[:3])}"]
     options = {option for item in known[name].params for option in (*item.opts, *item.secondary_opts)} | {"--help"}
-    return [f"{name} has no {word}" for word in words if re.match("--[a-z]", word) and word.split("=")[0] not in options]
+    return [
+        f"{name} has no {word}" for word in words if re.match("--[a-z]", word) and word.split("=")[0] not in options
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
@@ -68,9 +69,10 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     pages = {str(path.relative_to(site)): path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     assert {"index.html", "tutorial.html", "concepts.html", "howto/own-data.html", "results.html"} <= pages.keys()
-    for room in ROOMS:
-        for name in importlib.import_module(f"quasinat.{room}").__all__:
-            assert re.search(rf'id="quasinat\.{room}\.(\w+\.)?{name}"', pages[f"reference/{room}.html"]), (room, name)
+    for source in (DOCS / "reference").glob("*.md"):
+        for room in re.findall(r"<!-- names of (\S+) -->", source.read_text(encoding="utf-8")):
+            for name in importlib.import_module(room).__all__:
+                assert re.search(rf'id="{room}\.(\w+\.)?{name}"', pages[f"reference/{source.stem}.html"]), name
     for name, page in pages.items():  # nothing is fetched from elsewhere
         assert not re.findall(r'<(?:script|img|iframe)[^>]*src="(?:https?:)?//', page), name
         assert not re.findall(r'<link[^>]*rel="(?:stylesheet|preconnect)"[^>]*href="(?:https?:)?//', page), name

@@ -1,14 +1,12 @@
 """docs/tutorial.md: its commands and its code run, smaller, and its table is that of the committed result file."""
 
-import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from experiments.test_white_box import SMALLEST, quick_checks
-from pages import DOCS, ROOT, code_blocks, command_lines, page_module
-from quasinat import cli
+from pages import DOCS, ROOT, page_module, run_page
 from quasinat.experiments.white_box_settings import PRESETS
 from quasinat.files import read_json
 
@@ -32,15 +30,8 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     for shown, run in SMALLER.items():
         assert shown in page
         page = page.replace(shown, run)
-    names: dict[str, object] = {"__name__": "tutorial"}
     with torch.random.fork_rng(devices=[]):
-        for language, block in re.findall(r"^```(python|sh)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE):
-            if language == "python":
-                exec(compile(block, "tutorial.md", "exec"), names)
-                continue
-            for words in command_lines(block):
-                assert words[0] == "quasinat"
-                assert cli.run(words[1:]) == 0, capsys.readouterr().err
+        run_page(page, shell=True)
     assert {"photos.stl", "filters.png", "projected", "retrained.safetensors", "white-box"} <= {
         path.name for path in tmp_path.iterdir()
     }
@@ -50,7 +41,6 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_its_table_is_the_result_files() -> None:
     module = page_module("tutorial_page")
     assert page_module("table").update(PAGE, module.sections(ROOT)) == PAGE
-    assert len(code_blocks(PAGE, "sh")) == 3
 
 
 def test_what_it_says_of_the_table_holds() -> None:

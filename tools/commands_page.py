@@ -15,8 +15,9 @@ from quasinat.cli import app
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "commands.md"
 HEAD = """# Commands
 
-Made by `python tools/commands_page.py` from the command line itself; `quasinat COMMAND --help` says the same. Data go to stdout,
-progress to stderr; `--json` is for machines. The exit status is 0, 1 for a failure, 2 for bad usage, 130 when interrupted.
+Made by `python tools/commands_page.py` from the command line itself; `quasinat COMMAND --help` says the same. Data go
+to stdout, progress to stderr; `--json` is for machines. The exit status is 0, 1 for a failure, 2 for bad usage, 130
+when interrupted. `quasinat --version` prints the version.
 """
 
 

@@ -1,7 +1,7 @@
 """MkDocs hook: files of the repository that a page names come into the site, below `repository/`.
 
-The pages link as they do in the repository (`../examples/x.py`), so that they read the same there. A folder that is linked
-to becomes a page that lists it, Markdown and source code become pages, any other file is copied; the links follow.
+The pages link as they do in the repository (`../examples/x.py`), so that they read the same there. A folder that is
+linked to becomes a page that lists it, Markdown and source code become pages, any other file is copied; links follow.
 """
 
 import posixpath
@@ -59,10 +59,8 @@ def _root(config: MkDocsConfig) -> Path:
 
 def _in_repository(page: str, link: str) -> str:
     """The path in the repository that a link on a page of the site stands for."""
-    if page.startswith(f"{INTO}/"):
-        source = page.removeprefix(f"{INTO}/").removesuffix("/index.md")
-    else:
-        source = f"docs/{page}"
+    inside = page.startswith(f"{INTO}/")
+    source = page.removeprefix(f"{INTO}/").removesuffix("/index.md") if inside else f"docs/{page}"
     return posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
 
 

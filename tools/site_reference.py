@@ -1,7 +1,7 @@
 """MkDocs hook: `<!-- names of ROOM -->` on a page becomes an entry for every name in the room's `__all__`.
 
-The names are read from the room's `__init__.py`, which is not run. Each entry has the path of the file that defines the name:
-below `quasinat.attacks`, `fgsm` is a file as well as the function in it, and the shorter path would mean the file.
+The names are read from the room's `__init__.py`, which is not run. Each entry has the path of the file that defines
+the name: below `quasinat.attacks`, `fgsm` is a file and the function in it, and the shorter path would mean the file.
 """
 
 import ast

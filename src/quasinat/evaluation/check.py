@@ -56,7 +56,8 @@ def objections(checks: Iterable[Check]) -> list[str]:
 
     Examples:
         >>> from quasinat.evaluation.check import judged, not_run, objections
-        >>> objections([judged("a", "gradients agree", True, "cosine 1"), not_run("b", "square is weaker", "no images")])
+        >>> held = judged("gradients", "gradients agree", True, "cosine 1")
+        >>> objections([held, not_run("square", "square is weaker", "no images")])
         ['square is weaker: not run (no images)']
     """
     return [

@@ -1,7 +1,7 @@
 # Two commands, each doing all its own set-up in .venv:
 #   make demo    the whole method on real photographs, ending in a table and a page   (ARGS="--preset tiny" for a quick one)
 #   make bench   the solvers against their goals and SPORCO, ten minutes (ARGS="--root DIR" for CIFAR-10 and ImageNet)
-#   make test    lint, types and tests with coverage
+#   make test    lint, types and tests with coverage, in two processes   (JOBS=8 for eight)
 #   make docs    the documentation as a site, in build/site
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard src/quasinat/*/_kernels/*.cpp)
 ARGS ?=
+JOBS ?= 2
 
 .PHONY: demo bench test docs install install-dev format clean
 
@@ -22,7 +23,7 @@ test: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term $(ARGS)
 
 docs: install-dev
 	$(BIN)/python tools/commands_page.py

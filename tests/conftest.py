@@ -1,4 +1,4 @@
-"""Runs the whole package under beartype with jaxtyping's shape checks, deterministic, two threads at most."""
+"""Runs the whole package under beartype with jaxtyping's shape checks, deterministic, two threads in all at most."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ _hook.__enter__()
 
 import torch  # noqa: E402
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from quasinat.cli.learn_defences import learn
 from quasinat.cli.project import project
 from quasinat.cli.report import report
 from quasinat.cli.run import run
+from quasinat.cli.serve import serve
 from quasinat.cli.show import show
 from quasinat.cli.train import train
 
@@ -34,6 +35,7 @@ app.command()(info)
 app.command()(project)
 app.command()(report)
 app.command()(run)
+app.command()(serve)
 app.command()(train)
 app.add_typer(data, name="data")
 app.add_typer(learn, name="learn")

@@ -1,0 +1,66 @@
+"""What a request is answered with when it gets no result: a status, and one line with the problem and the remedy."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi.exceptions import HTTPException
+from fastapi.responses import JSONResponse
+
+REASONS = {
+    401: "key",
+    408: "slow",
+    413: "too large",
+    422: "unusable",
+    429: "full",
+    499: "client gone",
+    503: "stopping",
+    504: "timeout",
+}  # of the metric of refused requests
+
+
+class Refused(HTTPException):
+    """A request that is refused; the body of its answer is `{"error": problem, "remedy": remedy}`.
+
+    Args:
+        status: of HTTP.
+        problem: what is wrong.
+        remedy: what the client can do.
+        headers: of the answer.
+    """
+
+    def __init__(self, status: int, problem: str, remedy: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, f"{problem}; {remedy}", headers)
+        self.problem, self.remedy = problem, remedy
+
+
+def full(problem: str) -> Refused:
+    """The refusal of what there is no room for."""
+    return Refused(429, problem, "send it again after the seconds of Retry-After", {"Retry-After": "1"})
+
+
+def answer_of(error: HTTPException) -> JSONResponse:
+    """The answer for a refusal, or for any other error with a status, whose detail may end in `; remedy`."""
+    if isinstance(error, Refused):
+        problem, remedy = error.problem, error.remedy
+    else:
+        problem, _, remedy = str(error.detail).rpartition("; ")
+        problem, remedy = (problem, remedy) if problem else (remedy, "see /docs")
+    return JSONResponse({"error": problem, "remedy": remedy}, error.status_code, headers=error.headers)
+
+
+@asynccontextmanager
+async def patience(seconds: float) -> AsyncIterator[None]:
+    """Gives up on what is inside after so many seconds.
+
+    Raises:
+        Refused: 504.
+    """
+    import asyncio
+
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Refused(
+            504, f"no answer within {seconds:g} seconds", "send it again when the service is less busy"
+        ) from None

@@ -1,0 +1,117 @@
+"""The application behind a socket: who may reach it, how patiently it listens, and how it stops."""
+
+import asyncio
+import copy
+import ipaddress
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.config import LOGGING_CONFIG
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from quasinat.errors import OutputError, UsageError
+from quasinat.serving.limits import Limits
+
+KEEP_ALIVE = 5  # seconds that an idle connection is kept
+
+
+def check_reach(host: str, key: str | None, no_key: bool) -> None:
+    """Refuses to let other machines in without a key, unless told to.
+
+    Raises:
+        UsageError: they could reach it; or a key that is told not to be there.
+    """
+    if no_key and key is not None:
+        raise UsageError("--no-key, and there is a key", "leave one of them out")
+    if key is None and not no_key and not _loopback(host):
+        problem = f"--host {host} lets other machines in without a key"
+        raise UsageError(problem, "pass --api-key-file FILE, or --no-key if a proxy checks who they are")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one.
+
+    Raises:
+        OutputError: the address is taken, or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise OutputError(f"cannot listen on {host} port {port}: {error}", "name another --host or --port") from None
+
+
+def address(listening: socket.socket) -> str:
+    """The URL of a socket."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, but a signal that it was asked to stop with is not raised again: a graceful stop is a success.
+
+    On SIGTERM or SIGINT it takes no new connections, answers the requests that it has, and ends.
+    """
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stops on a signal, and forgets it once stopped."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+
+def server(app: Any, limits: Limits, *, access_log: bool = False) -> Server:
+    """The server of an application; `server.run(sockets=[listen(...)])` serves until it is told to stop."""
+
+    class Patient(H11Protocol):
+        """Closes a connection whose next request's head is not whole within `body_timeout`."""
+
+        due: float | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._arm()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+                self._arm()  # what came ends within a head, and does not buy more time
+            else:
+                self.due = None
+
+        def _arm(self) -> None:
+            now = self.loop.time()
+            self.due = self.due or now + limits.body_timeout
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(self.due - now, self.timeout_keep_alive_handler)
+
+    log = copy.deepcopy(LOGGING_CONFIG)
+    log["handlers"]["access"]["stream"] = "ext://sys.stderr"  # stdout is for data
+    return Server(
+        uvicorn.Config(
+            app,
+            http=Patient,
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=log,
+            log_level="info",
+            access_log=access_log,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=int(limits.body_timeout + limits.timeout) + 1,
+        )
+    )

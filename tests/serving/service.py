@@ -1,0 +1,127 @@
+"""A service on a free port, served by a thread of the tests, and what is sent to it."""
+
+import io
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from fastapi import APIRouter, FastAPI
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+from torch import Tensor
+
+from layers import images_of, stratified
+from quasinat.data.image_tree import png_bytes, to_8_bits
+from quasinat.networks import vgg
+from quasinat.serving.app import create_app
+from quasinat.serving.coder import Coder
+from quasinat.serving.limits import Limits
+from quasinat.serving.server import Server, address, listen, server
+
+CLASSES = 7
+NAMES = [f"class {label}" for label in range(CLASSES)]
+KEY = "correct horse battery staple".replace(" ", "-")
+
+
+def coder(*, classify: bool = True, channels: int = 3) -> Coder:
+    """A layer of three strata before one small network, and beside another."""
+    networks = [vgg("vgg-small", classes=CLASSES, channels=channels, seed=seed) for seed in range(2 * classify)]
+    return Coder(stratified(channels), *networks)
+
+
+def eight_bits(count: int, height: int = 20, width: int = 20, channels: int = 3) -> Tensor:
+    """Images as files hold them."""
+    return to_8_bits(images_of(channels, count, height, width))
+
+
+def png(image: Tensor) -> bytes:
+    """The file of an 8-bit image."""
+    return png_bytes(image)
+
+
+def opened(content: bytes) -> Image.Image:
+    """The picture in a file."""
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
+        return picture
+
+
+class Gate:
+    """A route that keeps the models' thread busy until the gate opens."""
+
+    def __init__(self) -> None:
+        self.open, self.entered = threading.Event(), threading.Event()
+
+    def router(self, run: Callable[[Callable[[], Any]], Awaitable[Any]]) -> APIRouter:
+        """`GET /v1/hold`."""
+        router = APIRouter()
+
+        def hold() -> bool:
+            self.entered.set()
+            return self.open.wait(20)
+
+        @router.get("/v1/hold")
+        async def held() -> bool:
+            return await run(hold)
+
+        return router
+
+
+@dataclass
+class Service:
+    """One that runs."""
+
+    url: str
+    client: httpx.Client
+    app: FastAPI
+    server: Server
+
+    def post(self, path: str, content: Any, **options: Any) -> httpx.Response:
+        return self.client.post(path, content=content, **options)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A sample of /metrics; zero where it is not there yet."""
+        families = text_string_to_metric_families(self.client.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        found = [sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items()]
+        return sum(found)
+
+    def connect(self) -> socket.socket:
+        """A bare connection."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return socket.create_connection((host, int(port)), timeout=20)
+
+
+@contextmanager
+def serving(made: Coder | None = None, limits: Limits | None = None, **options: Any) -> Iterator[Service]:
+    """A service until the block ends."""
+    limits = limits or Limits()
+    app = create_app(made or coder(), limits=limits, **options)
+    runs = server(app, limits)
+    headers = {"Authorization": f"Bearer {options['key']}"} if options.get("key") else {}
+    with listen("127.0.0.1", 0) as listening:
+        url = address(listening)
+        thread = threading.Thread(target=runs.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            pool = httpx.Limits(max_connections=100, max_keepalive_connections=0)
+            with httpx.Client(base_url=url, headers=headers, timeout=30, limits=pool) as client:
+                yield Service(url, client, app, runs)
+        finally:
+            runs.should_exit = True
+            thread.join(20)
+    assert not thread.is_alive()
+
+
+def refused(answer: httpx.Response, status: int, *parts: str) -> None:
+    """Asserts that an answer is one clear line in two parts."""
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    assert set(body) == {"error", "remedy"}
+    assert all(isinstance(text, str) and text and "\n" not in text for text in body.values())
+    for part in parts:
+        assert part in f"{body['error']}; {body['remedy']}", body

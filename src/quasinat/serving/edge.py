@@ -18,7 +18,7 @@ from quasinat.serving.refusal import Refused, answer_of, full
 
 OPEN = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # without a key, as are the files of a page
 OPEN_FOLDER = "/page/"
-LINGER = 2.0  # seconds for the rest of a refused body: a connection closed on it could lose the answer
+LINGER = 1.0  # seconds for the rest of a refused body: a connection closed on it could lose the answer
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",

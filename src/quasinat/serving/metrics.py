@@ -21,7 +21,7 @@ class Metrics:
             "quasinat_request_seconds", "From head to answer.", ["path"], buckets=SECONDS, registry=self.registry
         )
         self._refused = Counter("quasinat_refused", "Refused requests, by reason.", ["reason"], registry=self.registry)
-        self._images = Counter("quasinat_images", "Images given to the layer.", registry=self.registry)
+        self._images = Counter("quasinat_images", "Images that the layer coded.", registry=self.registry)
         self._batches = Histogram(
             "quasinat_batch_images", "Images coded together.", buckets=IMAGES, registry=self.registry
         )
@@ -35,7 +35,7 @@ class Metrics:
         self._queue.set_function(lambda: len(worker))
 
     def batch(self, count: int) -> None:
-        """A batch of so many images begins."""
+        """A batch of so many images was coded."""
         self._batches.observe(count)
         self._images.inc(count)
 

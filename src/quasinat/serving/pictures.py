@@ -48,6 +48,8 @@ def decode(
             return pixels(in_mode(picture, _NAME, _MODES[channels]))
     except QuasinatError:
         raise
+    except Pillow.UnidentifiedImageError:  # whose message is an object's address
+        raise InputError(f"the {header.format} image is damaged in its header", "save it again") from None
     except Exception as error:  # whatever a decoder trips over, the file is at fault
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"the image cannot be decoded ({reason})", "save it again, and send the whole file") from None

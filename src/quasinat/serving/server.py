@@ -82,7 +82,10 @@ def server(app: Any, limits: Limits, *, access_log: bool = False) -> Server:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._arm()
+            if made.should_exit:  # accepted just before the door was closed
+                self.shutdown()
+            else:
+                self._arm()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -99,7 +102,7 @@ def server(app: Any, limits: Limits, *, access_log: bool = False) -> Server:
 
     log = copy.deepcopy(LOGGING_CONFIG)
     log["handlers"]["access"]["stream"] = "ext://sys.stderr"  # stdout is for data
-    return Server(
+    made = Server(
         uvicorn.Config(
             app,
             http=Patient,
@@ -115,3 +118,4 @@ def server(app: Any, limits: Limits, *, access_log: bool = False) -> Server:
             timeout_graceful_shutdown=int(limits.body_timeout + limits.timeout) + 1,
         )
     )
+    return made

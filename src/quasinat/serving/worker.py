@@ -38,7 +38,7 @@ class Worker:
         code: what is made of some images of one size, in their order; it may raise.
         most: how many images of a height and width may go together.
         limits: of batch, wait and queue; `timeout` is that of `run`.
-        on_batch: called on the thread with the size of each batch of images before it is coded.
+        on_batch: called on the thread with the size of each batch of images that was coded.
     """
 
     def __init__(
@@ -165,8 +165,8 @@ class Worker:
             if batch[0].size is None:
                 made: Sequence[Any] = [batch[0].work()]
             else:
-                self._on_batch(len(batch))
                 made = self._code([job.work for job in batch])
+                self._on_batch(len(batch))
         except Exception as error:
             if len(batch) == 1:
                 _settle(batch[0].future, None, error)

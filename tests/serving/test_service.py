@@ -160,10 +160,10 @@ def test_a_body_that_is_too_large_is_413_told_or_not(service: Service) -> None:
 
 
 def test_paths_methods_and_parameters(service: Service) -> None:
-    refused(service.client.get("/nothing"), 404, "no such path")
+    refused(service.client.get("/nothing"), 404, "there is no such path; see /docs")
     refused(service.client.get("/etc/passwd"), 404)
     refused(service.client.get("/page/../../../etc/passwd"), 404)
-    refused(service.client.get("/v1/project"), 405, "takes no GET")
+    refused(service.client.get("/v1/project"), 405, "does not take this method")
     refused(service.post("/v1/classify?top=0", png(eight_bits(1)[0])), 422, "top: ")
     refused(service.post("/v1/classify?top=x", png(eight_bits(1)[0])), 422, "top: ")
 

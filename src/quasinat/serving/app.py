@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -226,10 +226,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 async def _explained(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
-    if error.status_code in (404, 405) and not isinstance(error, Refused) and ";" not in str(error.detail):
-        what = "no such path" if error.status_code == 404 else f"this path takes no {request.method}"
-        error = Refused(error.status_code, what, "see /docs", dict(error.headers or {}))
-    return answer_of(HTTPException(error.status_code, error.detail) if not isinstance(error, HTTPException) else error)
+    return answer_of(error)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 REASONS = {
     401: "key",
@@ -16,6 +17,7 @@ REASONS = {
     503: "stopping",
     504: "timeout",
 }  # of the metric of refused requests
+UNKNOWN = {404: "there is no such path", 405: "the path does not take this method"}
 
 
 class Refused(HTTPException):
@@ -38,13 +40,14 @@ def full(problem: str) -> Refused:
     return Refused(429, problem, "send it again after the seconds of Retry-After", {"Retry-After": "1"})
 
 
-def answer_of(error: HTTPException) -> JSONResponse:
-    """The answer for a refusal, or for any other error with a status, whose detail may end in `; remedy`."""
+def answer_of(error: StarletteHTTPException) -> JSONResponse:
+    """The answer for a refusal, or for any other error with a status; its detail may end in `; remedy`."""
     if isinstance(error, Refused):
         problem, remedy = error.problem, error.remedy
     else:
         problem, _, remedy = str(error.detail).rpartition("; ")
-        problem, remedy = (problem, remedy) if problem else (remedy, "see /docs")
+        if not problem:
+            problem, remedy = UNKNOWN.get(error.status_code, remedy), "see /docs"
     return JSONResponse({"error": problem, "remedy": remedy}, error.status_code, headers=error.headers)
 
 

@@ -215,6 +215,13 @@ def test_a_full_queue_is_429_and_late_answers_are_504(made: Coder) -> None:
         assert service.metric("quasinat_refused_total", reason="timeout") == 3
 
 
+def test_with_no_patience_it_still_starts(made: Coder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made, "warm_up", lambda: time.sleep(0.1))
+    with serving(made, Limits(timeout=0.001, wait_ms=50.0)) as service:
+        refused(service.post("/v1/project", png(eight_bits(1)[0])), 504, "no answer within 0.001 seconds")
+        assert service.client.get("/readyz").status_code == 200
+
+
 def test_only_so_many_are_in_flight(made: Coder) -> None:
     with serving(made, Limits(queue=1)) as service, contextlib.ExitStack() as connections:
         for _ in range(2):

@@ -58,7 +58,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         worker.start()
         try:
-            await worker.run(coder.warm_up)
+            await worker.alone(coder.warm_up)
             yield
         finally:
             await asyncio.to_thread(worker.close, limits.timeout)

@@ -95,15 +95,19 @@ class Worker:
         """
         return await self._answer(work, (height, width))
 
+    async def alone(self, function: Callable[[], T]) -> T:
+        """What a function returns on the thread, or raises there; however long it takes. Refused as an image is."""
+        made: T = await self._answer(function, None)
+        return made
+
     async def run(self, function: Callable[[], T]) -> T:
-        """What a function returns on the thread, or raises there.
+        """The same within the `timeout`.
 
         Raises:
             Refused: as of `image`; 504 after the `timeout`: then it does not begin, or nobody waits for its end.
         """
         async with patience(self._limits.timeout):
-            made: T = await self._answer(function, None)
-            return made
+            return await self.alone(function)
 
     async def _answer(self, work: Any, size: Size | None) -> Any:
         job = _Job(work, size, asyncio.get_running_loop().create_future())

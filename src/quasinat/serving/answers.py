@@ -102,4 +102,4 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         503: "The service is not ready, or stopping.",
         504: "There was no answer in time.",
     }
-    return {status: {"model": Problem, "description": what[status]} for status in statuses}
+    return {status: {"model": Problem, "description": what[status]} for status in sorted(statuses)}

@@ -222,6 +222,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         task.cancel()
         gone.cancel()
+        await asyncio.wait({task, gone})  # so that what was given up has left the queue before anybody is told
 
 
 async def _explained(request: Request, error: Exception) -> Response:

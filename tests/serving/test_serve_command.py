@@ -66,6 +66,14 @@ def test_sigterm_answers_what_was_accepted_and_ends_with_success(files: Path) ->
     with started(files, *arguments, "--api-key-file", "key") as (process, url), contextlib.ExitStack() as stack:
         client = stack.enter_context(httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60))
         refused(httpx.post(f"{url}/v1/project", content=content, timeout=60), 401)
+        page, script = (httpx.get(f"{url}{path}", timeout=60) for path in ("/", "/page/script.js"))
+        assert page.text.startswith("<!DOCTYPE html>")
+        assert "script.js" in page.text
+        assert script.headers["content-type"].startswith("text/javascript")
+        refused(httpx.post(f"{url}/v1/demo", content=content, timeout=60), 401)
+        shown = client.post("/v1/demo?attack=fgsm&threat=white-box", content=content).json()
+        assert set(shown["predictions"]) >= {"plain", "defended"}
+        refused(client.post("/v1/demo?attack=none-such", content=content), 400)
         answer = client.post("/v1/classify", content=content).json()
         assert answer["after"]["name"] == f"class {answer['after']['label']}"
         host, port = url.removeprefix("http://").split(":")
@@ -172,3 +180,9 @@ def test_without_its_packages_the_remedy_is_the_extra(files: Path) -> None:
     assert made.stderr.strip().splitlines() == [
         "quasinat: quasinat.serving needs FastAPI, uvicorn and prometheus-client; pip install 'quasinat[serve]'"
     ]
+
+
+def test_without_its_page_the_front_is_the_reference(files: Path) -> None:
+    with started(files, "layer.stl", "--no-page") as (_, url):
+        assert httpx.get(url, timeout=60).headers["location"] == "/docs"
+        assert httpx.post(f"{url}/v1/demo", content=b"x", timeout=60).status_code == 404

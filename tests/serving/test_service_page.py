@@ -58,7 +58,7 @@ def service() -> Iterator[Service]:
 
 def test_its_paths_are_those_of_the_service(service: Service) -> None:
     named = set(re.findall(r"`(?:GET|POST) ([^`]+)`", "\n".join(" ".join(row) for row in rows("Paths"))))
-    assert named - {"/docs", "/openapi.json"} == set(service.app.openapi()["paths"])
+    assert named - {"/docs", "/openapi.json", "/", "/v1/demo"} == set(service.app.openapi()["paths"])
 
 
 def test_its_statuses_are_those_that_openapi_describes(service: Service) -> None:

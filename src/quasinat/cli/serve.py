@@ -2,9 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from quasinat.serving.demo import Run
 
 
 def serve(
@@ -28,11 +33,14 @@ def serve(
     body_timeout: Annotated[float, typer.Option(help="Seconds for a request to arrive; then 408.")] = 10.0,
     max_bytes: Annotated[int, typer.Option(help="Of a request's body; then 413.")] = 8 * 2**20,
     max_pixels: Annotated[int, typer.Option(help="Of an image, by its header; then 422.")] = 2**20,
+    no_page: Annotated[
+        bool, typer.Option("--no-page", help="Without the page that attacks an image and shows it.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     access_log: Annotated[bool, typer.Option("--access-log", help="Write a line for each request to stderr.")] = False,
 ) -> None:
     """Serve a layer: POST /v1/project gives an image's projection, POST /v1/classify what a classifier says before
-    and after it; /healthz, /readyz, /metrics, /docs.
+    and after it; /healthz, /readyz, /metrics, /docs. In a browser, / attacks an image and shows what becomes of it.
 
     SIGTERM and Ctrl-C answer what was accepted, and end with status 0.
 
@@ -46,6 +54,7 @@ def serve(
     from quasinat.serving.app import create_app
     from quasinat.serving.classes import class_names
     from quasinat.serving.coder import Coder
+    from quasinat.serving.demo import demo_router
     from quasinat.serving.key import read_key
     from quasinat.serving.limits import Limits
     from quasinat.serving.server import address, check_reach, listen, server
@@ -55,7 +64,12 @@ def serve(
     check_reach(host, key, no_key)
     classifier, plain = (None if path is None else load_classifier(path) for path in (model, plain_model))
     coder = Coder(SparseTransformationLayer.load(layer), classifier, plain, device_named(device))
-    app = create_app(coder, limits=limits, key=key, names=class_names(classifier, plain))
+    names = class_names(classifier, plain)
+
+    def page(run: "Run") -> "APIRouter":
+        return demo_router(coder.layer, classifier, plain, run, labels=names)
+
+    app = create_app(coder, limits=limits, key=key, names=names, page=None if no_page else page)
     with listen(host, port) as listening:
         print(f"quasinat: serving {layer} at {address(listening)}", file=sys.stderr, flush=True)
         server(app, limits, access_log=access_log).run(sockets=[listening])

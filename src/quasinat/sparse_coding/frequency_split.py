@@ -29,21 +29,21 @@ def tikhonov_split(images: Images, weight: float = 5.0, padding: int = 16) -> tu
     if len(images) == 0:  # which the FFT refuses
         return images, images
     height, width = images.shape[-2:]
-    rows, columns = _mirrored(height, padding, images), _mirrored(width, padding, images)
+    rows, columns = mirrored(height, padding, images), mirrored(width, padding, images)
     padded = images[..., rows, :][..., columns]
-    response = 1 + weight * (_difference_power(len(rows), images)[:, None] + _difference_power(len(columns), images))
+    response = 1 + weight * (difference_power(len(rows), images)[:, None] + difference_power(len(columns), images))
     spectra = torch.fft.fft2(padded) / response
     low = torch.fft.ifft2(spectra).real[..., padding : padding + height, padding : padding + width]
     return low, images - low
 
 
-def _mirrored(length: int, padding: int, like: Tensor) -> Int64[Tensor, "padded"]:
+def mirrored(length: int, padding: int, like: Tensor) -> Int64[Tensor, "padded"]:
     """Indices that continue 0 .. length-1 by mirroring, the edge pixel repeated (NumPy's `symmetric`)."""
     index = torch.arange(-padding, length + padding, device=like.device) % (2 * length)
     return torch.where(index < length, index, 2 * length - 1 - index)
 
 
-def _difference_power(length: int, like: Tensor) -> Tensor:
+def difference_power(length: int, like: Tensor) -> Tensor:
     """|G|^2 of the forward difference [-1, 1] at every frequency: 2 - 2 cos(2 pi k / length)."""
     frequency = torch.arange(length, device=like.device, dtype=like.dtype) / length
     return 2 - 2 * torch.cos(2 * torch.pi * frequency)

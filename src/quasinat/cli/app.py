@@ -10,6 +10,7 @@ from quasinat.cli.data import data
 from quasinat.cli.defend import defend
 from quasinat.cli.demo import demo
 from quasinat.cli.evaluate import evaluate
+from quasinat.cli.export import export
 from quasinat.cli.info import info
 from quasinat.cli.learn_defences import learn
 from quasinat.cli.project import project
@@ -31,6 +32,7 @@ app.command()(certify)
 app.command()(defend)
 app.command()(demo)
 app.command()(evaluate)
+app.command()(export)
 app.command()(info)
 app.command()(project)
 app.command()(report)

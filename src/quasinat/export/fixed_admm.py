@@ -33,7 +33,8 @@ class FixedADMM(nn.Module):
         height, width: of the images.
     """
 
-    matrices: Tensor
+    analysis: Tensor
+    synthesis: Tensor
     kernels: Tensor
     scales: Tensor
     limit: Tensor
@@ -45,7 +46,9 @@ class FixedADMM(nn.Module):
         self.penalty = PENALTY * sparsity or 1.0
         self.threshold = sparsity / self.penalty
         self.fourier = RealFourier(height, width, filters)
-        self.register_buffer("matrices", torch.stack([as_matrices(each) for each in filters]))
+        analysis = torch.stack([as_matrices(each) for each in filters])
+        self.register_buffer("analysis", analysis)
+        self.register_buffer("synthesis", analysis.mT.contiguous())
         kernels = [real_kernel(each, self.penalty, height, width) for each in filters]
         self.register_buffer("kernels", torch.stack(kernels))
         self.register_buffer("scales", torch.stack([_scale(each) for each in filters]))
@@ -53,7 +56,7 @@ class FixedADMM(nn.Module):
 
     def cold(self, coded: Tensor, members: Tensor) -> Tensor:
         """Where a lone image starts, `B K (H W)`: D^T s over the mean eigenvalue of D D^T, nearer than zero."""
-        return self.scales[members, None, None] * (self.matrices[members] @ patches(coded, self.size))
+        return self.scales[members, None, None] * (self.analysis[members] @ patches(coded, self.size))
 
     def forward(self, coded: Tensor, members: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The iterations on the coded band `B C H W` of images of these strata, from maps `B K (H W)`.
@@ -61,16 +64,16 @@ class FixedADMM(nn.Module):
         Returns:
             s - D x, what the dictionaries leave of the band, and the maps.
         """
-        return self._iterate(coded, self.matrices[members], self.kernels[members], maps)
+        return self._iterate(coded, maps, self.analysis[members], self.synthesis[members], self.kernels[members])
 
     @no_type_check
-    def _iterate(self, coded, matrices, kernels, maps):
+    def _iterate(self, coded, maps, analysis, synthesis, kernels):
         def step(maps):
             clipped = maps.clamp(-self.threshold, self.threshold)
-            fit = overlaid(matrices.mT @ (maps - 2 * clipped), self.channels, self.size, self.height, self.width)
+            fit = overlaid(synthesis @ (maps - 2 * clipped), self.channels, self.size, self.height, self.width)
             spectra = self.fourier.spectra(coded - fit)
             w = self.fourier.images((kernels * spectra[:, None]).sum(2))
-            return maps + RELAXATION * (matrices @ patches(w, self.size) - clipped), w
+            return maps + RELAXATION * (analysis @ patches(w, self.size) - clipped), w
 
         if torch.compiler.is_compiling():  # one step in the graph, however many are taken
             from torch._higher_order_ops import while_loop

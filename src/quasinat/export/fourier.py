@@ -38,11 +38,13 @@ class RealFourier(nn.Module):
         if width % 2 == 0:
             twice[-1] = 1
         self.register_buffer("columns", torch.cat([cosine, -sine], 1).to(like))
-        self.register_buffer("columns_back", (torch.cat([cosine * twice, -sine * twice], 1).T / width).to(like))
+        self.register_buffer(
+            "columns_back", (torch.cat([cosine * twice, -sine * twice], 1).T / width).to(like).contiguous()
+        )
         cosine, sine = _waves(height, height)
         forward = torch.cat([torch.cat([cosine, sine], 1), torch.cat([-sine, cosine], 1)])
         self.register_buffer("rows", forward.to(like))
-        self.register_buffer("rows_back", (forward.T / height).to(like))
+        self.register_buffer("rows_back", (forward.T / height).to(like).contiguous())
 
     def spectra(self, images: Tensor) -> Tensor:
         """Images `B C H W` to their spectra `B 2C F`."""

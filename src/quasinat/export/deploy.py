@@ -1,0 +1,116 @@
+"""A layer, or a classifier behind it, into one file that runs without this package, with what was measured of it."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quasinat.arrays import Images
+from quasinat.artefact import Card, versions
+from quasinat.defended import Defended
+from quasinat.errors import UsageError
+from quasinat.export.agreement import Agreement, agreement
+from quasinat.export.fixed_admm import PENALTY, RELAXATION
+from quasinat.export.fixed_layer import STEPS, fixed
+from quasinat.export.measured_on import random_images
+from quasinat.export.onnx_file import NEEDED, OnnxRuntime, needs, onnx_of, write_onnx
+from quasinat.export.program import program_of, write_program
+from quasinat.layer import SparseTransformationLayer
+from quasinat.training.checkpoint import digest
+
+FORMATS = (".onnx", ".pt2")
+IMAGES = 8  # that a file is measured on where none are given
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the file, its card, and how far the file's module is from the one it was made of.
+
+    `with_layer` holds it against the layer as it is, so that the error of the steps is in it; `with_module` against
+    the fixed module that was exported, which leaves what the format and its runtime add.
+    """
+
+    path: Path
+    card: Card
+    with_layer: Agreement
+    with_module: Agreement
+
+
+def export(
+    layer: SparseTransformationLayer,
+    path: str | Path,
+    *,
+    classifier: nn.Module | None = None,
+    steps: int = STEPS,
+    image_size: int | tuple[int, int] = 32,
+    images: Images | None = None,
+) -> Exported:
+    """Writes the layer with a fixed number of steps, or `classifier` behind it, for any number of images of one size.
+
+    Args:
+        layer: any but one that refines.
+        path: `.onnx` for ONNX (the extra `onnx`), or `.pt2` for `torch.export`.
+        classifier: images to logits; the file then gives logits, else T(x).
+        steps, image_size: see `fixed`.
+        images: natural images to measure the file on; random ones with a natural spectrum unless given.
+
+    Raises:
+        UsageError: an unknown ending, a package that is missing, or a layer that cannot be fixed.
+        OutputError: the file system refuses.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise UsageError(f"{path} is of no known format", "end it in .onnx or .pt2")
+    if path.suffix == ".onnx":
+        needs(*NEEDED)
+    plain = fixed(layer, steps, image_size=image_size)
+    module: nn.Module = plain if classifier is None else Defended(plain, classifier.eval())
+    whole: nn.Module = layer if classifier is None else Defended(layer, classifier)
+    given = "given" if images is not None else "random, with a natural spectrum"
+    if images is None:
+        images = random_images(plain.channels, plain.height, plain.width, IMAGES)
+    program = program_of(module, images)
+    gives = "transformed" if classifier is None else "logits"
+    model = onnx_of(program, gives) if path.suffix == ".onnx" else None
+    run: Callable[[Images], Tensor] = program.module() if model is None else OnnxRuntime(model.SerializeToString())
+    with_layer, with_module = agreement(run, whole, images), agreement(run, module, images)
+    card: dict[str, Any] = {
+        "kind": "exported",
+        "gives": gives,
+        "layer": fingerprint(layer),
+        "classifier": None if classifier is None else _weights(classifier),
+        "steps": steps,
+        "image": [plain.channels, plain.height, plain.width],
+        "solver": {"name": "admm", "penalty over lambda": PENALTY, "relaxation": RELAXATION},
+        "measured on": given,
+        "against the layer": with_layer.as_json(),
+        "against the module": with_module.as_json(),
+        "versions": {**versions(), **(_onnx_versions() if model is not None else {})},
+    }
+    if model is None:
+        write_program(path, program, card)
+    else:
+        write_onnx(path, model, card)
+    return Exported(path, card, with_layer, with_module)
+
+
+def fingerprint(layer: SparseTransformationLayer) -> str:
+    """The SHA-256 of the layer's settings and tensors: files of the same layer have the same."""
+    total = hashlib.sha256(json.dumps(layer.settings(), sort_keys=True).encode())
+    total.update(_weights(layer).encode())
+    return total.hexdigest()
+
+
+def _weights(module: nn.Module) -> str:
+    return digest(*(torch.atleast_1d(value) for value in module.state_dict().values()))
+
+
+def _onnx_versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in NEEDED}

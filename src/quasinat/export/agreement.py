@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from quasinat.arrays import Images
-from quasinat.batches import project
 
 Outputs = Float[Tensor, "batch ..."]
 
@@ -24,7 +24,7 @@ class Agreement:
     mean: float
     same_label: float | None = None
 
-    def as_json(self) -> dict[str, float | None]:
+    def as_json(self) -> dict[str, int | float | None]:
         """As JSON holds it."""
         return asdict(self)
 
@@ -33,7 +33,8 @@ def agreement(
     ours: Callable[[Images], Outputs], theirs: Callable[[Images], Outputs], images: Images, *, batch_size: int = 16
 ) -> Agreement:
     """How far `ours` is from `theirs` on `images`; both give images, or both give logits."""
-    first, second = (project(module, images, batch_size=batch_size) for module in (ours, theirs))
+    with torch.no_grad():
+        first, second = (torch.cat([module(part) for part in images.split(batch_size)]) for module in (ours, theirs))
     apart = (first - second).abs()
     labels = None
     if first.ndim == 2:

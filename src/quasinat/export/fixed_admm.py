@@ -41,7 +41,7 @@ class FixedADMM(nn.Module):
 
     def __init__(self, filters: Tensor, sparsity: float, steps: int, height: int, width: int) -> None:
         super().__init__()
-        _, count, self.channels, self.size, _ = filters.shape
+        self.channels, self.size = filters.shape[2:4]
         self.steps, self.height, self.width = steps, height, width
         self.penalty = PENALTY * sparsity or 1.0
         self.threshold = sparsity / self.penalty

@@ -1,4 +1,4 @@
-"""The stratum of each image in plain tensor operations: the k nearest training latents by a product, then their vote."""
+"""The stratum of each image in plain tensor operations: the nearest training latents by a product, their vote."""
 
 import torch
 from torch import Tensor, nn

@@ -1,10 +1,12 @@
 """Fourier transforms of real images as products with real matrices, so that a graph of them holds no complex number.
 
 A spectrum is the half of `torch.fft.rfft2`, its real and imaginary part side by side: `B 2C F`, channel by channel real
-then imaginary, with F = H (W // 2 + 1) frequencies.
+then imaginary, with F = H (W // 2 + 1) frequencies. The two transforms are traced by torch, hence without run-time type
+checks.
 """
 
 import math
+from typing import no_type_check
 
 import torch
 from jaxtyping import Float
@@ -30,10 +32,10 @@ class RealFourier(nn.Module):
 
     def __init__(self, height: int, width: int, like: Tensor) -> None:
         super().__init__()
-        self.height, self.width, self.half = height, width, width // 2 + 1
-        cosine, sine = _waves(width, self.half)
+        self.height, self.width, self.half_width = height, width, width // 2 + 1
+        cosine, sine = _waves(width, self.half_width)
         # A real image's spectrum holds each frequency twice, but for the first and, where the width is even, the last.
-        twice = torch.full((self.half,), 2.0, dtype=torch.float64)
+        twice = torch.full((self.half_width,), 2.0, dtype=torch.float64)
         twice[0] = 1
         if width % 2 == 0:
             twice[-1] = 1
@@ -46,19 +48,21 @@ class RealFourier(nn.Module):
         self.register_buffer("rows", forward.to(like))
         self.register_buffer("rows_back", (forward.T / height).to(like).contiguous())
 
+    @no_type_check
     def spectra(self, images: Tensor) -> Tensor:
         """Images `B C H W` to their spectra `B 2C F`."""
         batch, channels = images.shape[:2]
-        along = (images @ self.columns).view(batch, channels, self.height, 2, self.half)
-        stacked = along.transpose(2, 3).reshape(batch, channels, 2 * self.height, self.half)
-        return (self.rows @ stacked).view(batch, 2 * channels, self.height * self.half)
+        along = (images @ self.columns).view(batch, channels, self.height, 2, self.half_width)
+        stacked = along.transpose(2, 3).reshape(batch, channels, 2 * self.height, self.half_width)
+        return (self.rows @ stacked).view(batch, 2 * channels, self.height * self.half_width)
 
+    @no_type_check
     def images(self, spectra: Tensor) -> Tensor:
         """Spectra `B 2C F` to their images `B C H W`."""
         batch, channels = spectra.shape[0], spectra.shape[1] // 2
-        stacked = self.rows_back @ spectra.view(batch, channels, 2 * self.height, self.half)
-        along = stacked.view(batch, channels, 2, self.height, self.half).transpose(2, 3)
-        return along.reshape(batch, channels, self.height, 2 * self.half) @ self.columns_back
+        stacked = self.rows_back @ spectra.view(batch, channels, 2 * self.height, self.half_width)
+        along = stacked.view(batch, channels, 2, self.height, self.half_width).transpose(2, 3)
+        return along.reshape(batch, channels, self.height, 2 * self.half_width) @ self.columns_back
 
 
 def real_kernel(filters: Filters, penalty: float, height: int, width: int) -> Float[Tensor, "pairs pairs frequencies"]:

@@ -32,7 +32,14 @@ def onnx_of(program: torch.export.ExportedProgram, output: str) -> Any:
         made = torch.onnx.export(
             program, (), dynamo=True, verbose=False, input_names=["images"], output_names=[output], external_data=False
         )
-    return made.model_proto  # type: ignore[union-attr]
+    model = made.model_proto  # type: ignore[union-attr]
+    graphs = [model.graph, *(a.g for node in model.graph.node for a in node.attribute if a.HasField("g"))]
+    symbol = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for info in (each for graph in graphs for each in (*graph.input, *graph.output, *graph.value_info)):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_param == symbol:
+                dim.dim_param = "batch"
+    return model
 
 
 def write_onnx(path: Path, model: Any, card: Card) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def load_program(path: str | Path) -> tuple[Callable[[Images], torch.Tensor], Ca
     path, found = Path(path), {CARD: ""}
     if not path.is_file():
         raise InputError(f"{path} is missing", "make it again, or check the path")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is no exported program", "export it again")
     try:
         with path.open("rb") as file:
             program = torch.export.load(file, extra_files=found)

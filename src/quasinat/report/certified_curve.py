@@ -15,7 +15,7 @@ COLOURS = ("#0b62a8", "#b8480a", "#2c7a4b", "#8b3a8f", "#7a6200", "#b02a50", "#3
 DASHES = ("-", "--", ":", "-.")
 DOTS = 200  # an inch
 LONGEST = 48  # letters of a name in the legend
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10.0,
     "text.usetex": False,
@@ -92,7 +92,7 @@ def certified_figure(report: dict[str, Any]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     settings, models = report["settings"], report["rows"]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(5.6, 3.7 + 0.22 * len(models)), layout="constrained", facecolor="white")
         axes = figure.subplots()
         for i, row in enumerate(models):
@@ -136,7 +136,7 @@ def write_certified(folder: Path, report: dict[str, Any]) -> None:
     figure = certified_figure(report)
 
     def write(temporary: Path) -> None:
-        with rc_context(_STYLE):
+        with rc_context(STYLE):
             figure.savefig(temporary, format="png", dpi=DOTS)
 
     write_text(folder / "certify.md", certified_markdown(report))

@@ -1,0 +1,283 @@
+"""A fixed number of steps: time and error of T(x) at 32, 64 and 224 px, and what classifiers make of it.
+
+    python benchmarks/latency.py --root DIR --weights FILE [--work FOLDER] [--out results/performance/latency.json]
+
+DIR holds `cifar-10-batches-py`, `imagenet10` and `imagenet-val`, FILE the weights of a MobileNetV2. On one thread, some
+fifteen minutes on an idle machine. Each part is written as soon as it is measured, and the same command goes on from
+there; FOLDER keeps the layers and networks that were learned. Errors are to T(x) of a solve to a duality gap of 1e-6.
+`latency_page.py` makes the table of docs/export.md and its figure of the file.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attacks import machine
+from images import of_size
+from latency_sets import Part, parts
+from quasinat.batches import project
+from quasinat.export import FixedState, OnnxRuntime, fixed, program_of
+from quasinat.export.fixed_layer import FixedLayer
+from quasinat.export.onnx_file import onnx_of
+from quasinat.files import write_json
+from quasinat.layer import SparseTransformationLayer
+from quasinat.sparse_coding import CoordinateDescent, SparseCodingProblem, correlate, solve
+from quasinat.sparse_coding.convolution import convolve
+from quasinat.strata import split_bands
+
+STEPS = (5, 10, 20, 40, 80, 200)
+EXACT = CoordinateDescent(tolerance=1e-6)
+MANY = 40
+SECONDS, CALLS, LEAST = 2.0, 200, 3  # of the latency of one setting, at most, and at least so many calls
+Run = Callable[[Tensor], Tensor]
+
+
+def latency(run: Run, images: Tensor, seconds: float) -> dict[str, float | int]:
+    """Milliseconds of one image, each call with the next; the slowest stands for p99 below a hundred calls."""
+    times: list[float] = []
+    while len(times) < LEAST or (sum(times) < seconds and len(times) < CALLS):
+        image = images[len(times) % len(images)][None]
+        start = time.perf_counter()
+        run(image)
+        times.append(1e3 * (time.perf_counter() - start))
+    ordered = sorted(times)
+    return {"p50": statistics.median(times), "p99": ordered[int(0.99 * len(ordered))], "calls": len(times)}
+
+
+def throughput(run: Run, images: Tensor) -> float:
+    """Images a second in one batch."""
+    start = time.perf_counter()
+    run(images)
+    return len(images) / (time.perf_counter() - start)
+
+
+def speed(run: Run, part: Part, seconds: float) -> dict[str, Any]:
+    """Latency, and throughput of a batch of the part."""
+    found: dict[str, Any] = latency(run, part.images, seconds)
+    found["images a second"] = throughput(run, part.images[: part.batch])
+    return found
+
+
+def error(made: Tensor, truth: Tensor) -> dict[str, float]:
+    """The largest and the mean absolute error over all pixels of all images."""
+    apart = (made - truth).abs()
+    return {"largest": float(apart.max()), "mean": float(apart.mean())}
+
+
+def judged(part: Part, made: Tensor, truth: Tensor) -> dict[str, float]:
+    """What the part's network makes of T(x): the labels it gets right, and those that it gives the exact T(x) too."""
+    with torch.no_grad():
+        label, other = (part.network(images).argmax(1) for images in (made, truth))
+    count = len(made)
+    return {
+        "accuracy": float((label == part.labels[:count]).float().mean()),
+        "same label": float((label == other).float().mean()),
+    }
+
+
+def curve(part: Part) -> dict[str, Any]:
+    """Error and labels at each number of steps, and of the adaptive solver, by all cores.
+
+    On all images of the part, but after more than `MANY` steps of large images on the first fifth of them.
+    """
+    torch.set_num_threads(os.cpu_count() or 1)
+    truth = project(part.layer.with_solver(EXACT), part.images, batch_size=64)
+
+    def row(made: Tensor) -> dict[str, float]:
+        same = truth[: len(made)]
+        return {"images": len(made), **error(made, same), **judged(part, made, same)}
+
+    found: dict[str, Any] = {"exact": row(truth), "adaptive": row(project(part.layer, part.images, batch_size=64))}
+    made: dict[int, list[Tensor]] = {steps: [] for steps in STEPS}
+    for place, images in enumerate(part.images.split(8 if part.side < 200 else 1)):
+        state, done = None, 0
+        for steps in STEPS:  # the longer runs begin as the shorter ones
+            if steps > MANY and part.side > 200 and 5 * place >= len(part.images):
+                break
+            after, state = fixed_for(part, steps - done).next(images, state)
+            made[steps].append(after)
+            done = steps
+    torch.set_num_threads(1)
+    return found | {str(steps): row(torch.cat(batches)) for steps, batches in made.items()}
+
+
+@cache
+def fixed_for(part: Part, steps: int) -> FixedLayer:
+    """The part's layer at so many steps."""
+    return fixed(part.layer, steps, image_size=part.side)
+
+
+def eager(part: Part, seconds: float) -> dict[str, Any]:
+    """Plain PyTorch, and the layer as it is: coordinate descent until it is done."""
+    part.layer.project(part.images[:1])
+    fixed_for(part, STEPS[0])(part.images[:1])
+    found = {"adaptive": speed(part.layer.project, part, seconds)}
+    for steps in STEPS:
+        found[str(steps)] = speed(fixed_for(part, steps), part, seconds)
+    return found
+
+
+def compiled(part: Part, seconds: float) -> dict[str, Any]:
+    """`torch.compile` for one image and for the batch; one graph serves every number of steps."""
+    module = fixed(part.layer, STEPS[0], image_size=part.side)
+    start = time.perf_counter()
+    run = torch.compile(module, fullgraph=True, dynamic=False)
+    run(part.images[:1])
+    run(part.images[: part.batch])
+    found: dict[str, Any] = {"seconds to compile": time.perf_counter() - start}
+    for steps in STEPS:
+        module.solver.limit.fill_(steps)
+        found[str(steps)] = speed(run, part, seconds)
+    return found
+
+
+def onnxruntime(part: Part, seconds: float) -> dict[str, Any]:
+    """The exported model, one a number of steps, on one thread; `apart` is how far it is from the module."""
+    found: dict[str, Any] = {}
+    for steps in STEPS:
+        module = fixed_for(part, steps)
+        start = time.perf_counter()
+        model = onnx_of(program_of(module, part.images[:1]), "transformed").SerializeToString()
+        exporting = time.perf_counter() - start
+        run = OnnxRuntime(model, threads=1)
+        one = part.images[:1]
+        found[str(steps)] = {
+            "apart": float((run(one) - module(one)).abs().max()),
+            **speed(run, part, seconds),
+            "seconds to export": exporting,
+            "megabytes": len(model) / 1e6,
+        }
+    return found
+
+
+def stream(part: Part) -> dict[str, Any]:
+    """A camera that moves a pixel a frame over a photograph: error at the last of eight frames, cold and warm."""
+    side, frames = part.side, 8
+    wide = F.interpolate(of_size(224, 4, part.root)[0], scale_factor=(side + frames) / 224, mode="area")
+    shown = [wide[:, :, :side, shift : shift + side].contiguous() for shift in range(frames)]
+    truth = part.layer.with_solver(EXACT).project(shown[-1])
+    found: dict[str, Any] = {"frames": frames, "streams": len(wide)}
+    for steps in STEPS[:4]:
+        module, state = fixed_for(part, steps), None
+        for frame in shown:
+            made, state = module.next(frame, state)
+        found[str(steps)] = {"cold": error(module(shown[-1]), truth), "warm": error(made, truth)}
+        found[str(steps)]["still, warm"] = error(_still(module, shown[-1], frames), truth)
+    return found
+
+
+def _still(module: FixedLayer, frame: Tensor, frames: int) -> Tensor:
+    """T(x) of a frame that was shown so many times."""
+    state: FixedState | None = None
+    for _ in range(frames):
+        made, state = module.next(frame, state)
+    return made
+
+
+def choices(part: Part) -> dict[str, Any]:
+    """Why this solver: mean error of T(x) after as many steps of FISTA, and from a start at zero."""
+    images = part.images[:32]
+    layer = part.layer.within(0).with_solver(EXACT)
+    truth, coded = layer.project(images), split_bands(images, layer.split)[1]
+    found: dict[str, Any] = {"images": len(images)}
+    for steps in STEPS:
+        module = fixed(layer, steps, image_size=part.side)
+        found[str(steps)] = {
+            "as it is": error(module(images), truth)["mean"],
+            "from zero": error(_from_zero(module, images, coded), truth)["mean"],
+            "FISTA": error((images - coded + _fista(layer, coded, steps)).clamp(0, 1), truth)["mean"],
+        }
+    return found
+
+
+def _from_zero(module: FixedLayer, images: Tensor, coded: Tensor) -> Tensor:
+    members = torch.zeros(len(images), dtype=torch.int64)
+    left, _ = module.solver(coded, members, torch.zeros_like(module.solver.cold(coded, members)))
+    return (images - left).clamp(0, 1)
+
+
+def _fista(layer: SparseTransformationLayer, coded: Tensor, steps: int) -> Tensor:
+    """D z after as many steps of FISTA (Beck & Teboulle 2009) from zero, of step length 1 / |D|^2."""
+    filters = layer.filters[0]
+    spectra = torch.fft.rfft2(filters, s=coded.shape[-2:])
+    largest = float(torch.linalg.matrix_norm(spectra.permute(2, 3, 1, 0), ord=2).max()) ** 2
+    z = at = coded.new_zeros(len(coded), len(filters), *coded.shape[-2:])
+    t = 1.0
+    for _ in range(steps):
+        moved = at + correlate(filters, coded - convolve(filters, at)) / largest
+        after = moved - moved.clamp(-layer.sparsity / largest, layer.sparsity / largest)
+        later = (1 + (1 + 4 * t * t) ** 0.5) / 2
+        z, at, t = after, after + (t - 1) / later * (after - z), later
+    return convolve(filters, z)
+
+
+def descent_warm(part: Part) -> dict[str, float]:
+    """Milliseconds of coordinate descent on a frame, cold and from the codes of the frame a pixel before it."""
+    wide = F.interpolate(of_size(224, 4, part.root)[0], scale_factor=(part.side + 1) / 224, mode="area")
+    frames = [split_bands(wide[:, :, : part.side, n : n + part.side].contiguous(), part.layer.split)[1] for n in (0, 1)]
+    filters, lam = part.layer.filters[0], part.layer.sparsity
+    codes = [solve(SparseCodingProblem(frame, filters, lam), CoordinateDescent()).codes for frame in frames[:1]][0]
+    taken: dict[str, list[float]] = {"cold": [], "warm": []}
+    for _ in range(LEAST):
+        for name, start in (("cold", None), ("warm", codes)):
+            begin = time.perf_counter()
+            solve(SparseCodingProblem(frames[1], filters, lam), CoordinateDescent(), start=start)
+            taken[name].append(1e3 * (time.perf_counter() - begin) / len(wide))
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def main() -> None:
+    """Measures what the file does not have yet, and writes it after each piece."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--root", type=Path, required=True, help="the folder of the image sets")
+    parser.add_argument("--weights", type=Path, help="MobileNetV2's, for 224 px")
+    parser.add_argument("--work", type=Path, default=Path("latency-work"), help="where what is learned is kept")
+    parser.add_argument("--out", type=Path, default=Path("results/performance/latency.json"))
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each latency; less for a trial")
+    parser.add_argument("--share", type=float, default=1.0, help="of the test images; less for a trial")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {"machine": machine(), "share of the images": chosen.share, "sizes": {}}
+    if chosen.out.is_file():
+        found |= json.loads(chosen.out.read_text(encoding="utf-8"))
+    for side, make in parts(chosen.root, chosen.weights, chosen.work, chosen.share).items():
+        measured = found["sizes"].setdefault(str(side), {})
+        part: Part | None = None
+        pieces: dict[str, Callable[[Part], Any]] = {
+            "curve": curve,
+            "eager": partial(eager, seconds=chosen.seconds),
+            "onnxruntime": partial(onnxruntime, seconds=chosen.seconds),
+            "compiled": partial(compiled, seconds=chosen.seconds),
+            "stream": stream,
+            "descent": descent_warm,
+        }
+        if side == 32:
+            pieces["choices"] = choices
+        for name, measure in pieces.items():
+            if name not in measured:
+                part = part or make()
+                measured["set"] = part.name
+                measured["batch"] = part.batch
+                measured[name] = measure(part)
+                print(side, name, json.dumps(measured[name]), file=sys.stderr, flush=True)
+                write_json(chosen.out, found)
+    from latency_page import table
+
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()

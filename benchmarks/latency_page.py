@@ -1,0 +1,134 @@
+"""The table of docs/export.md and docs/latency.png, out of results/performance/latency.json: `python latency_page.py`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+STEPS = ("5", "10", "20", "40", "80", "200")
+ENGINES = {"eager": "PyTorch", "compiled": "torch.compile", "onnxruntime": "onnxruntime"}
+DOTS = 150
+
+
+def table(found: dict[str, Any]) -> str:
+    """One table a size: error and labels by the number of steps, beside the time of one image and of a batch."""
+    return "\n".join(line for side, part in found["sizes"].items() for line in _of_size(side, part))
+
+
+def _of_size(side: str, part: dict[str, Any]) -> list[str]:
+    images, batch = part["curve"]["exact"]["images"], part["batch"]
+    lines = [
+        f"**{side} px**, {part['set']}, {images} images; batches of {batch}",
+        "",
+        "| steps | error, largest | error, mean | accuracy | label of the exact T(x) | "
+        + " | ".join(f"{name}, ms p50 / p99" for name in ENGINES.values())
+        + " | "
+        + " | ".join(f"{name}, images/s" for name in ENGINES.values())
+        + " |",
+        "| --- |" + " ---: |" * (4 + 2 * len(ENGINES)),
+    ]
+    lines += [_row(steps, part, steps, images) for steps in STEPS]
+    lines += [_row("adaptive, the layer as it is", part, "adaptive", images), _row("exact", part, "exact", images), ""]
+    return lines
+
+
+def _row(name: str, part: dict[str, Any], key: str, images: int) -> str:
+    curve = part["curve"][key]
+    fewer = "" if curve["images"] == images else f" ({curve['images']} images)"
+    cells = [
+        name + fewer,
+        f"{curve['largest']:.1e}",
+        f"{curve['mean']:.1e}",
+        f"{100 * curve['accuracy']:.1f} %",
+        f"{100 * curve['same label']:.1f} %",
+    ]
+    speeds = [part[engine].get(key) for engine in ENGINES]
+    cells += ["" if speed is None else f"{_short(speed['p50'])} / {_short(speed['p99'])}" for speed in speeds]
+    cells += ["" if speed is None else _short(speed["images a second"]) for speed in speeds]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _short(value: float) -> str:
+    """Three figures."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def stream(found: dict[str, Any]) -> str:
+    """What a warm start is worth: mean error at the last frame."""
+    lines = [
+        "| px | steps a frame | cold | warm, moving a pixel a frame | warm, still |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for side, part in found["sizes"].items():
+        for steps in STEPS:
+            row = part["stream"].get(steps)
+            if row:
+                each = " | ".join(f"{row[name]['mean']:.1e}" for name in ("cold", "warm", "still, warm"))
+                lines.append(f"| {side} | {steps} | {each} |")
+    lines += ["", "| px | coordinate descent, cold, ms | from the codes of a frame a pixel before, ms |"]
+    lines += ["| --- | ---: | ---: |"]
+    for side, part in found["sizes"].items():
+        lines.append(f"| {side} | {_short(part['descent']['cold'])} | {_short(part['descent']['warm'])} |")
+    return "\n".join(lines)
+
+
+def choices(found: dict[str, Any]) -> str:
+    """Mean error by the steps, of what was chosen and of what was not."""
+    part = found["sizes"]["32"]["choices"]
+    names = {"as it is": "ADMM, as it is", "from zero": "ADMM, from zero", "FISTA": "FISTA"}
+    lines = ["| solver | " + " | ".join(f"{steps} steps" for steps in STEPS) + " |", "| --- |" + " ---: |" * len(STEPS)]
+    for key, name in names.items():
+        lines.append(f"| {name} | " + " | ".join(f"{part[steps][key]:.1e}" for steps in STEPS) + " |")
+    return "\n".join(lines)
+
+
+def machine_line(found: dict[str, Any]) -> str:
+    """What the numbers were measured on."""
+    part, share = found["machine"], found["share of the images"]
+    trial = "" if share == 1 else f" A trial on {100 * share:.0f} % of the images."
+    return f"One thread of {part['processor']}; Python {part['python']}, torch {part['torch']}; {part['date']}.{trial}"
+
+
+def sections(folder: Path) -> dict[str, str]:
+    """The measured sections of docs/export.md."""
+    found = json.loads((folder / "latency.json").read_text(encoding="utf-8"))
+    return {"machine": machine_line(found), "table": table(found), "stream": stream(found), "choices": choices(found)}
+
+
+def update(page: str, parts: dict[str, str]) -> str:
+    """`page` with what stands between `<!-- NAME -->` and `<!-- end -->` replaced by the section of that name."""
+    for name, text in parts.items():
+        start, end = page.index(f"<!-- {name} -->\n") + len(f"<!-- {name} -->\n"), "<!-- end -->"
+        page = page[:start] + text.rstrip("\n") + "\n" + page[page.index(end, start) :]
+    return page
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Mean error over the time of one image, a panel a size; the layer as it is as a cross."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    from quasinat.report.certified_curve import COLOURS, STYLE
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        panels = figure.subplots(1, len(found["sizes"]), squeeze=False)[0]
+        for panel, (side, part) in zip(panels, found["sizes"].items(), strict=True):
+            for colour, marker, (engine, name) in zip(COLOURS, "os^", ENGINES.items(), strict=False):
+                times = [part[engine][steps]["p50"] for steps in STEPS]
+                errors = [part["curve"][steps]["mean"] for steps in STEPS]
+                panel.plot(times, errors, marker=marker, markersize=4.5, color=colour, label=name)
+            adaptive = part["eager"]["adaptive"]["p50"], part["curve"]["adaptive"]["mean"]
+            panel.plot(*adaptive, "X", markersize=9, color=COLOURS[3], label="adaptive, the layer as it is")
+            panel.set(xscale="log", yscale="log", title=f"{side} px", xlabel="ms for one image, one thread")
+            panel.grid(axis="y")
+        panels[0].set_ylabel("mean error of T(x)")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        figure.savefig(path, dpi=DOTS)
+
+
+if __name__ == "__main__":
+    root = Path(__file__).resolve().parents[1]
+    results, page = root / "results" / "performance", root / "docs" / "export.md"
+    page.write_text(update(page.read_text(encoding="utf-8"), sections(results)), encoding="utf-8")
+    draw(json.loads((results / "latency.json").read_text(encoding="utf-8")), root / "docs" / "latency.png")

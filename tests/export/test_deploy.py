@@ -1,0 +1,138 @@
+"""The files give what the module gives, for any number of images, and say what was measured of them."""
+
+import importlib.metadata
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from layers import images_of, stratified, universal
+from quasinat.cli.app import app
+from quasinat.defended import Defended
+from quasinat.errors import InputError, UsageError
+from quasinat.export import Exported, OnnxRuntime, agreement, export, fingerprint, fixed, load_program
+from quasinat.export.measured_on import images_in, random_images
+from quasinat.networks import save_classifier, vgg
+
+SIZE, STEPS = 20, 12
+BATCHES = (1, 3, 17)
+needs_onnx = pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="needs the extra onnx")
+
+
+@pytest.fixture(scope="module")
+def as_onnx(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    path = tmp_path_factory.mktemp("onnx") / "layer.onnx"
+    return export(stratified(), path, steps=STEPS, image_size=SIZE, images=images_of(3, 5))
+
+
+@needs_onnx
+def test_onnxruntime_agrees_with_the_module(as_onnx: Exported) -> None:
+    module, run = fixed(stratified(), STEPS, image_size=SIZE), OnnxRuntime(as_onnx.path, threads=1)
+    assert len(stratified().stratum(images_of(3, 17)).unique()) == 3
+    for count in BATCHES:
+        images = images_of(3, count)
+        assert (run(images) - module(images)).abs().max() <= 1e-4
+
+
+@needs_onnx
+def test_the_model_is_real_and_has_one_step(as_onnx: Exported) -> None:
+    import onnx
+
+    model = onnx.load(as_onnx.path)
+    onnx.checker.check_model(model)
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("Loop") == 1
+    assert not {kind for kind in kinds if "DFT" in kind or "Complex" in kind}
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert [each.name for each in (*model.graph.input, *model.graph.output)] == ["images", "transformed"]
+
+
+@needs_onnx
+def test_the_card_says_what_can_be_measured_again(as_onnx: Exported) -> None:
+    layer, card = stratified(), OnnxRuntime(as_onnx.path).card
+    assert card == as_onnx.card
+    assert (card["layer"], card["steps"], card["image"]) == (fingerprint(layer), STEPS, [3, SIZE, SIZE])
+    assert card["classifier"] is None
+    assert card["versions"]["onnxruntime"] == importlib.metadata.version("onnxruntime")
+    again = agreement(OnnxRuntime(as_onnx.path), layer, images_of(3, 5))
+    assert again.largest == pytest.approx(card["against the layer"]["largest"], rel=1e-3)
+    assert again.largest == pytest.approx(
+        float((fixed(layer, STEPS, image_size=SIZE)(images_of(3, 5)) - layer(images_of(3, 5))).abs().max()), rel=1e-3
+    )
+
+
+def test_a_layer_has_one_fingerprint() -> None:
+    assert fingerprint(stratified()) == fingerprint(stratified())
+    assert fingerprint(stratified()) != fingerprint(stratified(sparsity=0.06))
+
+
+def test_the_command_writes_a_defended_classifier(tmp_path: Path) -> None:
+    classifier = vgg("vgg-small", classes=4).eval()
+    layer, out = stratified(), tmp_path / "defended.pt2"
+    layer.save(tmp_path / "a.stl")
+    save_classifier(tmp_path / "net.safetensors", classifier, {})
+    command = ["export", str(tmp_path / "a.stl"), "--model", str(tmp_path / "net.safetensors"), "--out", str(out)]
+    done = CliRunner().invoke(app, [*command, "--size", "20", "--steps", "12", "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    run, card = load_program(out)
+    assert json.loads(done.stdout) == card
+    assert card["gives"] == "logits"
+    assert card["against the module"]["largest"] <= 1e-5
+    defended = Defended(fixed(layer, 12, image_size=20), classifier)
+    for count in BATCHES:
+        images = images_of(3, count)
+        with torch.no_grad():
+            assert (run(images) - defended(images)).abs().max() <= 1e-5
+
+
+def test_logits_are_compared_by_their_labels_too() -> None:
+    flip = nn.Flatten()
+    images = torch.rand(4, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+    found = agreement(flip, lambda x: flip(x).flip(1) if len(x) else x, images)
+    assert found.same_label == 0.0
+    assert found.largest == pytest.approx(float((images[..., 0] - images[..., 1]).abs().max()))
+    assert agreement(flip, flip, images).same_label == 1.0
+    assert agreement(nn.Identity(), nn.Identity(), images).same_label is None
+
+
+def test_random_images_have_a_falling_spectrum() -> None:
+    images = random_images(3, 64, 64, 4)
+    assert float(images.amin()) == 0
+    assert float(images.amax()) == 1
+    power = torch.fft.fft2(images).abs().square().mean((0, 1))
+    assert power[0, 2] > 20 * power[0, 16]  # 1 / f^2 of the power: 64 times
+
+
+def test_images_of_a_folder_are_scaled_and_cropped(tmp_path: Path) -> None:
+    from PIL import Image
+
+    wide = Image.new("RGB", (80, 40), "red")
+    wide.paste("blue", (20, 0, 60, 40))
+    wide.save(tmp_path / "wide.png")
+    assert torch.equal(images_in(tmp_path, 3, 40)[0].mean((1, 2)), torch.tensor([0.0, 0.0, 1.0]))
+    assert images_in(tmp_path, 1, 20).shape == (1, 1, 20, 20)
+    with pytest.raises(InputError, match="there is no folder"):
+        images_in(tmp_path / "none", 3, 40)
+
+
+def test_an_unknown_ending_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"end it in \.onnx or \.pt2"):
+        export(universal(), tmp_path / "layer.torchscript")
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"onnx is not installed; install it with: pip install 'quasinat\[onnx\]'"):
+        export(universal(), tmp_path / "layer.onnx")
+
+
+@pytest.mark.parametrize("name", ["none", "other"])
+def test_files_that_are_no_exports_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "other").write_bytes(b"something else")
+    for load in (load_program, OnnxRuntime):
+        with pytest.raises(InputError, match="is missing" if name == "none" else "export it again"):
+            load(tmp_path / name)

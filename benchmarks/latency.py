@@ -229,7 +229,7 @@ def descent_warm(part: Part) -> dict[str, float]:
     wide = F.interpolate(of_size(224, 4, part.root)[0], scale_factor=(part.side + 1) / 224, mode="area")
     frames = [split_bands(wide[:, :, : part.side, n : n + part.side].contiguous(), part.layer.split)[1] for n in (0, 1)]
     filters, lam = part.layer.filters[0], part.layer.sparsity
-    codes = [solve(SparseCodingProblem(frame, filters, lam), CoordinateDescent()).codes for frame in frames[:1]][0]
+    codes = solve(SparseCodingProblem(frames[0], filters, lam), CoordinateDescent()).codes
     taken: dict[str, list[float]] = {"cold": [], "warm": []}
     for _ in range(LEAST):
         for name, start in (("cold", None), ("warm", codes)):
@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("latency-work"), help="where what is learned is kept")
     parser.add_argument("--out", type=Path, default=Path("results/performance/latency.json"))
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each latency; less for a trial")
-    parser.add_argument("--share", type=float, default=1.0, help="of the test images; less for a trial")
+    parser.add_argument("--share", type=float, default=1.0, help="of all images; less for a trial")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {"machine": machine(), "share of the images": chosen.share, "sizes": {}}

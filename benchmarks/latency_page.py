@@ -1,4 +1,4 @@
-"""The table of docs/export.md and docs/latency.png, out of results/performance/latency.json: `python latency_page.py`."""
+"""The tables of docs/export.md and docs/latency.png, made of results/performance/latency.json; run it after that."""
 
 import json
 from pathlib import Path
@@ -84,7 +84,7 @@ def choices(found: dict[str, Any]) -> str:
 def machine_line(found: dict[str, Any]) -> str:
     """What the numbers were measured on."""
     part, share = found["machine"], found["share of the images"]
-    trial = "" if share == 1 else f" A trial on {100 * share:.0f} % of the images."
+    trial = "" if share == 1 else f" A trial with {100 * share:.0f} % of the images, to learn from and to measure on."
     return f"One thread of {part['processor']}; Python {part['python']}, torch {part['torch']}; {part['date']}.{trial}"
 
 

@@ -41,7 +41,7 @@ def parts(root: Path, weights: Path | None, work: Path, share: float) -> dict[in
         root: the folder of the image sets.
         weights: a MobileNetV2's; without them there is no part of 224 px.
         work: a folder.
-        share: of the test images, below one for a trial.
+        share: of all images, below one for a trial.
     """
     made: dict[int, Callable[[], Part]] = {32: lambda: _cifar(root, work, share), 64: lambda: _ten(root, work, share)}
     if weights is not None:
@@ -49,30 +49,36 @@ def parts(root: Path, weights: Path | None, work: Path, share: float) -> dict[in
     return made
 
 
+def some(images: int, share: float) -> int:
+    """So many of the images, ten at least."""
+    return max(10, round(images * share))
+
+
 def _cifar(root: Path, work: Path, share: float) -> Part:
     images, labels = cifar10(root)
-    images, labels = images[:5000], labels[:5000]
-    layer = _layer(work / "32.stl", images, images_each=300)
+    learned = some(5000, share)
+    images, labels = images[:learned], labels[:learned]
+    layer = _layer(work / "32.stl", images, images_each=some(300, share))
     network = _network(work / "32.safetensors", layer, images, labels)
     test, truth = cifar10(root, split="test")
-    count = round(1000 * share)
+    count = some(1000, share)
     return Part(32, "CIFAR-10", test[:count], truth[:count], layer, network, 64, root)
 
 
 def _ten(root: Path, work: Path, share: float) -> Part:
-    count = round(200 * share)
-    data = imagenet10(root / "imagenet10", size=64, train_each=200, test_each=max(1, count // 10))
-    layer = _layer(work / "64.stl", data.train_images, images_each=150)
+    count = some(200, share)
+    data = imagenet10(root / "imagenet10", size=64, train_each=some(200, share), test_each=max(1, count // 10))
+    layer = _layer(work / "64.stl", data.train_images, images_each=some(150, share))
     network = _network(work / "64.safetensors", layer, data.train_images, data.train_labels)
     order = torch.randperm(len(data.test_images), generator=torch.Generator().manual_seed(0))[:count]
     return Part(64, "ImageNet-10", data.test_images[order], data.test_labels[order], layer, network, 16, root)
 
 
 def _thousand(root: Path, weights: Path, work: Path, share: float) -> Part:
-    count = round(100 * share)
+    count = some(100, share)
     training = root / "imagenet10" / "train"
-    data = imagenet(root / "imagenet-val", training=training, training_size=96, train=300, test=count)
-    layer = _layer(work / "224.stl", data.train_images, images_each=60)
+    data = imagenet(root / "imagenet-val", training=training, training_size=96, train=some(300, share), test=count)
+    layer = _layer(work / "224.stl", data.train_images, images_each=some(60, share))
     order = torch.randperm(len(data.test_images), generator=torch.Generator().manual_seed(0))[:count]
     network = load_mobilenet(weights)
     return Part(224, "ImageNet", data.test_images[order], data.test_labels[order], layer, network, 2, root)

@@ -3,6 +3,8 @@
 import importlib.metadata
 import importlib.util
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,17 @@ def test_files_that_are_no_exports_are_refused(tmp_path: Path, name: str) -> Non
     for load in (load_program, OnnxRuntime):
         with pytest.raises(InputError, match="is missing" if name == "none" else "export it again"):
             load(tmp_path / name)
+
+
+@needs_onnx
+def test_the_code_of_the_page_runs(as_onnx: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(as_onnx.path, tmp_path / "cifar10.onnx")
+    export(universal(), tmp_path / "cifar10.pt2", steps=1, image_size=SIZE)
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]
+    for block in blocks:
+        names: dict[str, object] = {}
+        exec(block, names)
+        assert tuple(names["transformed"].shape) == (3, 3, SIZE, SIZE)  # type: ignore[attr-defined]
+        assert names["card"]["kind"] == "exported"  # type: ignore[index]

@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,9 @@ from quasinat.sparse_coding import CoordinateDescent, SparseCodingProblem, corre
 from quasinat.sparse_coding.convolution import convolve
 from quasinat.strata import split_bands
 
+SIZES = (32, 64, 224)
 STEPS = (5, 10, 20, 40, 80, 200)
+STREAM_STEPS = 40  # at most, a frame
 EXACT = CoordinateDescent(tolerance=1e-6)
 MANY = 40
 SECONDS, CALLS, LEAST = 2.0, 200, 3  # of the latency of one setting, at most, and at least so many calls
@@ -88,12 +90,12 @@ def judged(part: Part, made: Tensor, truth: Tensor) -> dict[str, float]:
     }
 
 
-def curve(part: Part) -> dict[str, Any]:
+def curve(part: Part, steps: Sequence[int], threads: int) -> dict[str, Any]:
     """Error and labels at each number of steps, and of the adaptive solver, by all cores.
 
     On all images of the part, but after more than `MANY` steps of large images on the first fifth of them.
     """
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(threads)
     truth = project(part.layer.with_solver(EXACT), part.images, batch_size=64)
 
     def row(made: Tensor) -> dict[str, float]:
@@ -101,17 +103,17 @@ def curve(part: Part) -> dict[str, Any]:
         return {"images": len(made), **error(made, same), **judged(part, made, same)}
 
     found: dict[str, Any] = {"exact": row(truth), "adaptive": row(project(part.layer, part.images, batch_size=64))}
-    made: dict[int, list[Tensor]] = {steps: [] for steps in STEPS}
+    made: dict[int, list[Tensor]] = {count: [] for count in steps}
     for place, images in enumerate(part.images.split(8 if part.side < 200 else 1)):
         state, done = None, 0
-        for steps in STEPS:  # the longer runs begin as the shorter ones
-            if steps > MANY and part.side > 200 and 5 * place >= len(part.images):
+        for count in steps:  # the longer runs begin as the shorter ones
+            if count > MANY and part.side > 200 and 5 * place >= len(part.images):
                 break
-            after, state = fixed_for(part, steps - done).next(images, state)
-            made[steps].append(after)
-            done = steps
+            after, state = fixed_for(part, count - done).next(images, state)
+            made[count].append(after)
+            done = count
     torch.set_num_threads(1)
-    return found | {str(steps): row(torch.cat(batches)) for steps, batches in made.items()}
+    return found | {str(count): row(torch.cat(batches)) for count, batches in made.items()}
 
 
 @cache
@@ -120,41 +122,41 @@ def fixed_for(part: Part, steps: int) -> FixedLayer:
     return fixed(part.layer, steps, image_size=part.side)
 
 
-def eager(part: Part, seconds: float) -> dict[str, Any]:
+def eager(part: Part, steps: Sequence[int], seconds: float) -> dict[str, Any]:
     """Plain PyTorch, and the layer as it is: coordinate descent until it is done."""
     part.layer.project(part.images[:1])
-    fixed_for(part, STEPS[0])(part.images[:1])
+    fixed_for(part, steps[0])(part.images[:1])
     found = {"adaptive": speed(part.layer.project, part, seconds)}
-    for steps in STEPS:
-        found[str(steps)] = speed(fixed_for(part, steps), part, seconds)
+    for count in steps:
+        found[str(count)] = speed(fixed_for(part, count), part, seconds)
     return found
 
 
-def compiled(part: Part, seconds: float) -> dict[str, Any]:
+def compiled(part: Part, steps: Sequence[int], seconds: float) -> dict[str, Any]:
     """`torch.compile` for one image and for the batch; one graph serves every number of steps."""
-    module = fixed(part.layer, STEPS[0], image_size=part.side)
+    module = fixed(part.layer, steps[0], image_size=part.side)
     start = time.perf_counter()
     run = torch.compile(module, fullgraph=True, dynamic=False)
     run(part.images[:1])
     run(part.images[: part.batch])
     found: dict[str, Any] = {"seconds to compile": time.perf_counter() - start}
-    for steps in STEPS:
-        module.solver.limit.fill_(steps)
-        found[str(steps)] = speed(run, part, seconds)
+    for count in steps:
+        module.solver.limit.fill_(count)
+        found[str(count)] = speed(run, part, seconds)
     return found
 
 
-def onnxruntime(part: Part, seconds: float) -> dict[str, Any]:
+def onnxruntime(part: Part, steps: Sequence[int], seconds: float) -> dict[str, Any]:
     """The exported model, one a number of steps, on one thread; `apart` is how far it is from the module."""
     found: dict[str, Any] = {}
-    for steps in STEPS:
-        module = fixed_for(part, steps)
+    for count in steps:
+        module = fixed_for(part, count)
         start = time.perf_counter()
         model = onnx_of(program_of(module, part.images[:1]), "transformed").SerializeToString()
         exporting = time.perf_counter() - start
         run = OnnxRuntime(model, threads=1)
         one = part.images[:1]
-        found[str(steps)] = {
+        found[str(count)] = {
             "apart": float((run(one) - module(one)).abs().max()),
             **speed(run, part, seconds),
             "seconds to export": exporting,
@@ -163,19 +165,19 @@ def onnxruntime(part: Part, seconds: float) -> dict[str, Any]:
     return found
 
 
-def stream(part: Part) -> dict[str, Any]:
+def stream(part: Part, steps: Sequence[int]) -> dict[str, Any]:
     """A camera that moves a pixel a frame over a photograph: error at the last of eight frames, cold and warm."""
     side, frames = part.side, 8
     wide = F.interpolate(of_size(224, 4, part.root)[0], scale_factor=(side + frames) / 224, mode="area")
     shown = [wide[:, :, :side, shift : shift + side].contiguous() for shift in range(frames)]
     truth = part.layer.with_solver(EXACT).project(shown[-1])
     found: dict[str, Any] = {"frames": frames, "streams": len(wide)}
-    for steps in STEPS[:4]:
-        module, state = fixed_for(part, steps), None
+    for count in (each for each in steps if each <= STREAM_STEPS):
+        module, state = fixed_for(part, count), None
         for frame in shown:
             made, state = module.next(frame, state)
-        found[str(steps)] = {"cold": error(module(shown[-1]), truth), "warm": error(made, truth)}
-        found[str(steps)]["still, warm"] = error(_still(module, shown[-1], frames), truth)
+        found[str(count)] = {"cold": error(module(shown[-1]), truth), "warm": error(made, truth)}
+        found[str(count)]["still, warm"] = error(_still(module, shown[-1], frames), truth)
     return found
 
 
@@ -187,18 +189,18 @@ def _still(module: FixedLayer, frame: Tensor, frames: int) -> Tensor:
     return made
 
 
-def choices(part: Part) -> dict[str, Any]:
+def choices(part: Part, steps: Sequence[int]) -> dict[str, Any]:
     """Why this solver: mean error of T(x) after as many steps of FISTA, and from a start at zero."""
     images = part.images[:32]
     layer = part.layer.within(0).with_solver(EXACT)
     truth, coded = layer.project(images), split_bands(images, layer.split)[1]
     found: dict[str, Any] = {"images": len(images)}
-    for steps in STEPS:
-        module = fixed(layer, steps, image_size=part.side)
-        found[str(steps)] = {
+    for count in steps:
+        module = fixed(layer, count, image_size=part.side)
+        found[str(count)] = {
             "as it is": error(module(images), truth)["mean"],
             "from zero": error(_from_zero(module, images, coded), truth)["mean"],
-            "FISTA": error((images - coded + _fista(layer, coded, steps)).clamp(0, 1), truth)["mean"],
+            "FISTA": error((images - coded + _fista(layer, coded, count)).clamp(0, 1), truth)["mean"],
         }
     return found
 
@@ -239,6 +241,11 @@ def descent_warm(part: Part) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """`5,10` as (5, 10)."""
+    return tuple(int(part) for part in text.split(","))
+
+
 def main() -> None:
     """Measures what the file does not have yet, and writes it after each piece."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -247,25 +254,35 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("latency-work"), help="where what is learned is kept")
     parser.add_argument("--out", type=Path, default=Path("results/performance/latency.json"))
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each latency; less for a trial")
+    parser.add_argument("--steps", type=numbers, default=STEPS, help="of the curve; fewer for a trial")
+    parser.add_argument("--sizes", type=numbers, default=SIZES, help="in pixels; fewer for a trial")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the errors, not of the times")
     parser.add_argument("--share", type=float, default=1.0, help="of all images; less for a trial")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"machine": machine(), "share of the images": chosen.share, "sizes": {}}
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "share of the images": chosen.share,
+        "steps": list(chosen.steps),
+        "sizes": {},
+    }
     if chosen.out.is_file():
         found |= json.loads(chosen.out.read_text(encoding="utf-8"))
     for side, make in parts(chosen.root, chosen.weights, chosen.work, chosen.share).items():
+        if side not in chosen.sizes:
+            continue
         measured = found["sizes"].setdefault(str(side), {})
         part: Part | None = None
         pieces: dict[str, Callable[[Part], Any]] = {
-            "curve": curve,
-            "eager": partial(eager, seconds=chosen.seconds),
-            "onnxruntime": partial(onnxruntime, seconds=chosen.seconds),
-            "compiled": partial(compiled, seconds=chosen.seconds),
-            "stream": stream,
+            "curve": partial(curve, steps=chosen.steps, threads=chosen.threads),
+            "eager": partial(eager, steps=chosen.steps, seconds=chosen.seconds),
+            "onnxruntime": partial(onnxruntime, steps=chosen.steps, seconds=chosen.seconds),
+            "compiled": partial(compiled, steps=chosen.steps, seconds=chosen.seconds),
+            "stream": partial(stream, steps=chosen.steps),
             "descent": descent_warm,
         }
         if side == 32:
-            pieces["choices"] = choices
+            pieces["choices"] = partial(choices, steps=chosen.steps)
         for name, measure in pieces.items():
             if name not in measured:
                 part = part or make()

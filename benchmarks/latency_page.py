@@ -4,17 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-STEPS = ("5", "10", "20", "40", "80", "200")
 ENGINES = {"eager": "PyTorch", "compiled": "torch.compile", "onnxruntime": "onnxruntime"}
 DOTS = 150
 
 
 def table(found: dict[str, Any]) -> str:
     """One table a size: error and labels by the number of steps, beside the time of one image and of a batch."""
-    return "\n".join(line for side, part in found["sizes"].items() for line in _of_size(side, part))
+    return "\n".join(line for side, part in found["sizes"].items() for line in _of_size(side, part, steps_of(found)))
 
 
-def _of_size(side: str, part: dict[str, Any]) -> list[str]:
+def steps_of(found: dict[str, Any]) -> list[str]:
+    """The numbers of steps that were measured, as the file's keys."""
+    return [str(steps) for steps in found["steps"]]
+
+
+def _of_size(side: str, part: dict[str, Any], steps: list[str]) -> list[str]:
     images, batch = part["curve"]["exact"]["images"], part["batch"]
     lines = [
         f"**{side} px**, {part['set']}, {images} images; batches of {batch}",
@@ -26,7 +30,7 @@ def _of_size(side: str, part: dict[str, Any]) -> list[str]:
         + " |",
         "| --- |" + " ---: |" * (4 + 2 * len(ENGINES)),
     ]
-    lines += [_row(steps, part, steps, images) for steps in STEPS]
+    lines += [_row(count, part, count, images) for count in steps]
     lines += [_row("adaptive, the layer as it is", part, "adaptive", images), _row("exact", part, "exact", images), ""]
     return lines
 
@@ -59,7 +63,7 @@ def stream(found: dict[str, Any]) -> str:
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for side, part in found["sizes"].items():
-        for steps in STEPS:
+        for steps in steps_of(found):
             row = part["stream"].get(steps)
             if row:
                 each = " | ".join(f"{row[name]['mean']:.1e}" for name in ("cold", "warm", "still, warm"))
@@ -75,9 +79,12 @@ def choices(found: dict[str, Any]) -> str:
     """Mean error by the steps, of what was chosen and of what was not."""
     part = found["sizes"]["32"]["choices"]
     names = {"as it is": "ADMM, as it is", "from zero": "ADMM, from zero", "FISTA": "FISTA"}
-    lines = ["| solver | " + " | ".join(f"{steps} steps" for steps in STEPS) + " |", "| --- |" + " ---: |" * len(STEPS)]
+    lines = [
+        "| solver | " + " | ".join(f"{steps} steps" for steps in steps_of(found)) + " |",
+        "| --- |" + " ---: |" * len(found["steps"]),
+    ]
     for key, name in names.items():
-        lines.append(f"| {name} | " + " | ".join(f"{part[steps][key]:.1e}" for steps in STEPS) + " |")
+        lines.append(f"| {name} | " + " | ".join(f"{part[steps][key]:.1e}" for steps in steps_of(found)) + " |")
     return "\n".join(lines)
 
 
@@ -114,8 +121,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
         panels = figure.subplots(1, len(found["sizes"]), squeeze=False)[0]
         for panel, (side, part) in zip(panels, found["sizes"].items(), strict=True):
             for colour, marker, (engine, name) in zip(COLOURS, "os^", ENGINES.items(), strict=False):
-                times = [part[engine][steps]["p50"] for steps in STEPS]
-                errors = [part["curve"][steps]["mean"] for steps in STEPS]
+                times = [part[engine][steps]["p50"] for steps in steps_of(found)]
+                errors = [part["curve"][steps]["mean"] for steps in steps_of(found)]
                 panel.plot(times, errors, marker=marker, markersize=4.5, color=colour, label=name)
             adaptive = part["eager"]["adaptive"]["p50"], part["curve"]["adaptive"]["mean"]
             panel.plot(*adaptive, "X", markersize=9, color=COLOURS[3], label="adaptive, the layer as it is")

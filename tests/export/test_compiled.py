@@ -26,7 +26,7 @@ assert (found.graph_count, found.graph_break_count) == (1, 0), found
 assert (torch.compile(defended, fullgraph=True, backend="eager")(images) - defended(images)).abs().max() <= 1e-5
 """
 BY_INDUCTOR = """
-compiled = torch.compile(module, fullgraph=True, dynamic=True)
+compiled = torch.compile(module, fullgraph=True)
 for count in (3, 5):
     assert (compiled(images[:count]) - module(images[:count])).abs().max() <= 1e-5
 """

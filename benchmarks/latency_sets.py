@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from quasinat.batches import project
 from quasinat.data import cifar10
+from quasinat.data.folder import class_folders, stack_images
 from quasinat.data.imagenet import imagenet
-from quasinat.data.imagenet10 import imagenet10
 from quasinat.layer import SparseTransformationLayer
 from quasinat.networks import load_classifier, load_mobilenet, save_classifier, vgg
 from quasinat.strata import fit_strata, learn_dictionaries
@@ -67,11 +67,16 @@ def _cifar(root: Path, work: Path, share: float) -> Part:
 
 def _ten(root: Path, work: Path, share: float) -> Part:
     count = some(200, share)
-    data = imagenet10(root / "imagenet10", size=64, train_each=some(200, share), test_each=max(1, count // 10))
-    layer = _layer(work / "64.stl", data.train_images, images_each=some(150, share))
-    network = _network(work / "64.safetensors", layer, data.train_images, data.train_labels)
-    order = torch.randperm(len(data.test_images), generator=torch.Generator().manual_seed(0))[:count]
-    return Part(64, "ImageNet-10", data.test_images[order], data.test_labels[order], layer, network, 16, root)
+    images, labels = _pictures(root / "imagenet10" / "train", some(200, share))
+    test, truth = _pictures(root / "imagenet10" / "val", max(1, count // 10))
+    layer = _layer(work / "64.stl", images, images_each=some(150, share))
+    network = _network(work / "64.safetensors", layer, images, labels)
+    return Part(64, "ten classes of ImageNet", test, truth, layer, network, 16, root)
+
+
+def _pictures(folder: Path, each: int) -> tuple[Tensor, Tensor]:
+    """The first so many images of each class at 64 px, with their labels."""
+    return stack_images([paths[:each] for paths in class_folders(folder).values()], 64, "rgb")
 
 
 def _thousand(root: Path, weights: Path, work: Path, share: float) -> Part:

@@ -9,6 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "results" / "performance"
+pytestmark = pytest.mark.skipif(
+    not (FOLDER / "latency.json").is_file(), reason="benchmarks/latency.py has not been run for results/performance"
+)
 
 
 @pytest.fixture(scope="module")

@@ -67,23 +67,23 @@ def _cifar(root: Path, work: Path, share: float) -> Part:
 
 def _ten(root: Path, work: Path, share: float) -> Part:
     count = some(200, share)
-    images, labels = _pictures(root / "imagenet10" / "train", some(200, share))
-    test, truth = _pictures(root / "imagenet10" / "val", max(1, count // 10))
+    images, labels = _pictures(root / "imagenet10" / "train", some(200, share), 64)
+    test, truth = _pictures(root / "imagenet10" / "val", max(1, count // 10), 64)
     layer = _layer(work / "64.stl", images, images_each=some(150, share))
     network = _network(work / "64.safetensors", layer, images, labels)
     return Part(64, "ten classes of ImageNet", test, truth, layer, network, 16, root)
 
 
-def _pictures(folder: Path, each: int) -> tuple[Tensor, Tensor]:
-    """The first so many images of each class at 64 px, with their labels."""
-    return stack_images([paths[:each] for paths in class_folders(folder).values()], 64, "rgb")
+def _pictures(folder: Path, each: int, side: int) -> tuple[Tensor, Tensor]:
+    """The first so many images of each class at so many pixels, with their labels."""
+    return stack_images([paths[:each] for paths in class_folders(folder).values()], side, "rgb")
 
 
 def _thousand(root: Path, weights: Path, work: Path, share: float) -> Part:
     count = some(100, share)
     training = root / "imagenet10" / "train"
-    data = imagenet(root / "imagenet-val", training=training, training_size=96, train=some(300, share), test=count)
-    layer = _layer(work / "224.stl", data.train_images, images_each=some(60, share))
+    data = imagenet(root / "imagenet-val", training=training, train=10, test=count)
+    layer = _layer(work / "224.stl", _pictures(training, some(30, share), 96)[0], images_each=some(60, share))
     order = torch.randperm(len(data.test_images), generator=torch.Generator().manual_seed(0))[:count]
     network = load_mobilenet(weights)
     return Part(224, "ImageNet", data.test_images[order], data.test_labels[order], layer, network, 2, root)

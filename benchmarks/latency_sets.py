@@ -82,7 +82,7 @@ def _pictures(folder: Path, each: int, side: int) -> tuple[Tensor, Tensor]:
 def _thousand(root: Path, weights: Path, work: Path, share: float) -> Part:
     count = some(100, share)
     training = root / "imagenet10" / "train"
-    data = imagenet(root / "imagenet-val", training=training, train=10, test=count)
+    data = imagenet(root / "imagenet-val", training=training, training_size=32, train=10, test=count)
     layer = _layer(work / "224.stl", _pictures(training, some(30, share), 96)[0], images_each=some(60, share))
     order = torch.randperm(len(data.test_images), generator=torch.Generator().manual_seed(0))[:count]
     network = load_mobilenet(weights)

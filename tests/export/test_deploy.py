@@ -91,6 +91,13 @@ def test_the_command_writes_a_defended_classifier(tmp_path: Path) -> None:
             assert (run(images) - defended(images)).abs().max() <= 1e-5
 
 
+def test_a_universal_layer_takes_any_number_of_images(tmp_path: Path) -> None:
+    export(universal(), tmp_path / "layer.pt2", steps=2, image_size=SIZE)
+    run, module = load_program(tmp_path / "layer.pt2")[0], fixed(universal(), 2, image_size=SIZE)
+    for count in BATCHES:
+        assert (run(images_of(3, count)) - module(images_of(3, count))).abs().max() <= 1e-5
+
+
 def test_logits_are_compared_by_their_labels_too() -> None:
     flip = nn.Flatten()
     images = torch.rand(4, 1, 1, 2, generator=torch.Generator().manual_seed(0))

@@ -74,7 +74,10 @@ class FixedLayer(nn.Module):
         if torch.is_grad_enabled() and images.requires_grad:
             raise UsageError("a fixed layer has no gradient", "attack the layer that it was made of")
         with torch.no_grad():
-            members = images.new_zeros(len(images), dtype=torch.int64) if self.strata is None else self.strata(images)
+            # `len` would make the size of the example batch a constant of the graph.
+            members = (
+                images.new_zeros(images.shape[0], dtype=torch.int64) if self.strata is None else self.strata(images)
+            )
             coded = self._coded(images)
             maps = self.solver.cold(coded, members)
             if start is not None:

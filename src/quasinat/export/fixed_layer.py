@@ -87,6 +87,12 @@ class FixedLayer(nn.Module):
             # What passes and what is coded add up to the image: T(x) is the image less what the dictionary leaves.
             return self._normalised(images - left), FixedState(maps.unflatten(2, (self.height, self.width)), members)
 
+    def _members(self, images: Images) -> PerImageInt:
+        if self.strata is None:  # `len` would make the number of images a constant of the graph
+            return images.new_zeros(images.shape[0], dtype=torch.int64)
+        members: PerImageInt = self.strata(images)
+        return members
+
     def _coded(self, images: Images) -> Images:
         if self.low_pass is not None:
             return images - self.low_pass(images)

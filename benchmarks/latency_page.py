@@ -119,6 +119,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     """Mean error over the time of one image, a panel a size; the layer as it is as a cross."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     from quasinat.report.certified_curve import COLOURS, STYLE
 
@@ -133,6 +134,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
             adaptive = part["eager"]["adaptive"]["p50"], part["curve"]["adaptive"]["mean"]
             panel.plot(*adaptive, "X", markersize=9, color=COLOURS[3], label="adaptive, the layer as it is")
             panel.set(xscale="log", yscale="log", title=f"{side} px", xlabel="ms for one image, one thread")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            panel.xaxis.set_minor_formatter(NullFormatter())
             panel.grid(axis="y")
         panels[0].set_ylabel("mean error of T(x)")
         handles, labels = panels[0].get_legend_handles_labels()

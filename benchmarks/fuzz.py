@@ -4,15 +4,14 @@
     python benchmarks/fuzz.py --reader png --case 17       one case again, with its traceback
     python benchmarks/fuzz.py --atheris png                guided by coverage, where atheris is installed
 
-A case is decided by the seed, the reader's name and the case's number alone. Cases run in worker processes whose address
-space is limited; the parent notes what a worker was at when it died or took too long, and starts another. A finding is an
-exception that is no `QuasinatError`, a refusal of several lines or without a remedy, a warning, a crash, a hang, or more
-memory than the limit.
+A case is decided by the seed, the reader's name and the case's number alone. Cases run in worker processes whose
+address space is limited; the parent notes what a worker was at when it died or took too long, and starts another. A
+finding is an exception that is no `QuasinatError`, a refusal of several lines or without a remedy, a warning, a crash,
+a hang, or more memory than the limit.
 """
 
 import argparse
 import gc
-import json
 import mmap
 import multiprocessing
 import os
@@ -31,7 +30,6 @@ from random import Random
 from typing import Any
 
 from fuzz_readers import READERS, Reader
-
 from quasinat.errors import QuasinatError
 
 SECONDS = 20.0  # of one case, on a busy machine
@@ -77,8 +75,8 @@ def judged(name: str, case: int, content: bytes, folder: Path) -> Verdict:
             place = traceback.extract_tb(error.__traceback__)[-1]
             kind = f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}"
             detail = "".join(traceback.format_exception(error))[-1500:]
-        if gc_warnings := [str(note.message) for note in heard]:
-            kind, detail = f"warning: {gc_warnings[0][:60]}", gc_warnings[0][:500]
+        if said := [str(note.message) for note in heard]:
+            kind, detail = f"warning: {said[0][:60]}", said[0][:500]
     seconds = time.perf_counter() - began
     memory = max(0, _peak() - rest)
     if memory > MEMORY:
@@ -244,7 +242,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reader", action="append", choices=list(READERS), help="this one only; several times")
     parser.add_argument("--case", type=int, help="one case of one reader, in this process")
-    parser.add_argument("--atheris", choices=list(READERS), help="guided by coverage; further arguments are libFuzzer's")
+    parser.add_argument(
+        "--atheris", choices=list(READERS), help="guided by coverage; further arguments are libFuzzer's"
+    )
     parser.add_argument("--out", type=Path, help="the result file")
     given, further = parser.parse_known_args()
     if given.atheris:
@@ -265,7 +265,9 @@ def main() -> int:
             if verdict.outcome == FINDING:
                 kinds.setdefault(verdict.kind, []).append(verdict.case)
         line = f"{name}: {len(own)} cases, {sum(v.outcome == READ for v in own)} read, {time.monotonic() - began:.0f} s"
-        print(line, *(f"  {kind}: {len(found)}, first {found[0]}" for kind, found in kinds.items()), sep="\n", flush=True)
+        print(
+            line, *(f"  {kind}: {len(found)}, first {found[0]}" for kind, found in kinds.items()), sep="\n", flush=True
+        )
     result = summary(verdicts, given.seed, time.monotonic() - began)
     if given.out:
         from quasinat.files import write_json

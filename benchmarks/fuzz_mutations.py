@@ -145,7 +145,14 @@ def _retype(entry: dict[str, Any], random: Random) -> None:
             entry["shape"] = random.choice(([count], [1, count], [count, 1, 1]))
 
 
-_FIELDS = {"name": (0, 100), "mode": (100, 8), "size": (124, 12), "time": (136, 12), "kind": (156, 1), "link": (157, 100)}
+_FIELDS = {
+    "name": (0, 100),
+    "mode": (100, 8),
+    "size": (124, 12),
+    "time": (136, 12),
+    "kind": (156, 1),
+    "link": (157, 100),
+}
 _FIELDS |= {"magic": (257, 8), "owner": (265, 32), "prefix": (345, 155), "sparse": (386, 97)}
 _NAMES = (b"../../x.png", b"/etc/x.png", b"a/../../b.png", b"", b".", b"..", b"\xff\xfe.png", b"a\nb.png", b"C:\\x.png")
 
@@ -162,7 +169,9 @@ def tar(data: bytes, random: Random, others: Sequence[bytes] = ()) -> bytes:
     if name in ("name", "link", "prefix"):
         value = random.choice(_NAMES)
     elif name == "kind":
-        value = random.choice((b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"L", b"K", b"S", b"x", b"g", b"D", b"V"))
+        value = random.choice(
+            (b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"L", b"K", b"S", b"x", b"g", b"D", b"V")
+        )
     elif name in ("size", "sparse"):
         number = random.choice(NUMBERS)
         value = random.choice((b"%011o" % (number % 8**11), b"\x80" + number.to_bytes(11, "big"), b"-1", b"\xff" * 12))
@@ -228,8 +237,33 @@ def png(data: bytes, random: Random, others: Sequence[bytes] = ()) -> bytes:
 
 
 _OPCODES = tuple(opcode.code.encode("latin-1") for opcode in pickletools.opcodes)
-_PIECES = (b"cos\nsystem\n", b"c__builtin__\neval\n", b"(S'id'\ntR", b"R", b"b", b"o", b"i", b"\x93", b"\x94", b"P1\n", b"Q")
-_PIECES += (b"q\xff", b"h\xff", b"r\xff\xff\xff\xff", b"j\0\0\0\0", b"(", b"t", b"e", b"u", b"s", b"}", b"]", b"\x85" * 500)
+_PIECES = (
+    b"cos\nsystem\n",
+    b"c__builtin__\neval\n",
+    b"(S'id'\ntR",
+    b"R",
+    b"b",
+    b"o",
+    b"i",
+    b"\x93",
+    b"\x94",
+    b"P1\n",
+    b"Q",
+)
+_PIECES += (
+    b"q\xff",
+    b"h\xff",
+    b"r\xff\xff\xff\xff",
+    b"j\0\0\0\0",
+    b"(",
+    b"t",
+    b"e",
+    b"u",
+    b"s",
+    b"}",
+    b"]",
+    b"\x85" * 500,
+)
 _PIECES += (b"](" * 2000, b"B\xff\xff\xff\x7f", b"T\xff\xff\xff\xff", b"\x8b\xff\xff\xff\x7f", b"\x8a\xff", b"\x95" * 9)
 
 

@@ -17,8 +17,9 @@ from threading import Thread
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-import fuzz_mutations as mutations
 import torch
+
+import fuzz_mutations as mutations
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -103,8 +104,7 @@ def batches() -> Sequence[bytes]:
 
 
 def read_cifar10(content: bytes, folder: Path) -> object:
-    from quasinat.data import cifar10
-
+    cifar10 = importlib.import_module("quasinat.data.cifar10")  # the package has a function of that name
     with patch.object(cifar10, "_PER_BATCH", 4):  # a batch of four images instead of 10,000
         return cifar10.read_batch(put(content, folder, "data_batch_1"))
 
@@ -174,7 +174,8 @@ def learned() -> Sequence[bytes]:
     from quasinat.defences.natural_patches import PatchDictionary, save_patch_dictionary
     from quasinat.defences.patch_bank import PatchBank, save_patch_bank
     from quasinat.defences.pixelcnn_learning import save_pixelcnn
-    from quasinat.networks import PixelCNN, save_classifier, vgg
+    from quasinat.networks import save_classifier, vgg
+    from quasinat.networks.pixelcnn import PixelCNN
     from quasinat.strata.autoencoder import save_autoencoder
 
     atoms = torch.nn.functional.normalize(torch.randn(6, 3 * 16), dim=1).view(6, 3, 4, 4)
@@ -278,7 +279,8 @@ def shards() -> Sequence[bytes]:
 
     images = torch.rand(3, 1, 6, 5)
     shard = Shard(images, ("a/1", "a/2", "b/1"), torch.tensor([0, 0, 1]), torch.ones(3))
-    return [saved(lambda path: write_shard(path, each)) for each in (shard, Shard(images, ("1", "2", "3")))]
+    bare = Shard(images, ("1", "2", "3"))
+    return [saved(lambda path: write_shard(path, shard)), saved(lambda path: write_shard(path, bare))]
 
 
 def read_shards(content: bytes, folder: Path) -> object:
@@ -464,8 +466,7 @@ ANSWERS = (
 
 def read_answer(content: bytes, folder: Path) -> object:
     """A server that answers every request with these bytes, and hangs up."""
-    from quasinat.data import download
-
+    download = importlib.import_module("quasinat.data.download")
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:

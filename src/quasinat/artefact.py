@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from quasinat.errors import InputError
-from quasinat.files import read_tensors, write_tensors
+from quasinat.files import parsed_json, read_tensors, write_tensors
 from quasinat.parallel import leads
 
 SCHEMA = 2
 _KEY = "quasinat"
+LARGEST = 1e6  # of learned numbers: filters have a norm of at most one, latents are not far from it
 Card = dict[str, Any]
 
 
@@ -72,7 +73,7 @@ def file_digest(path: Path) -> str:
 
 def _card(path: Path, metadata: Mapping[str, str]) -> Card:
     try:
-        card = json.loads(metadata[_KEY])
+        card = parsed_json(metadata[_KEY])
         schema = card["schema"]
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path} is no artefact of quasinat", "pass a file that `quasinat learn` made") from None
@@ -92,3 +93,19 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[s
     for name in tensors:
         if name not in expected:
             raise InputError(f"{path} holds an unknown tensor {name}", "learn it again")
+
+
+def check_state(path: Path, tensors: Mapping[str, Tensor], blank: Mapping[str, Tensor]) -> None:
+    """Raises an `InputError` of the first tensor that is not of the shape and the type that it has in `blank`."""
+    check_tensors(path, tensors, {name: tuple(value.shape) for name, value in blank.items()})
+    for name, value in blank.items():
+        if tensors[name].dtype != value.dtype:
+            raise InputError(f"{path} holds {name} as {tensors[name].dtype}, not {value.dtype}", "learn it again")
+
+
+def check_numbers(path: Path, name: str, tensor: Tensor) -> None:
+    """Raises an `InputError` where a tensor to compute with is not of float32 or float64, or not finite and usable."""
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"{path} holds {name} as {tensor.dtype}", "learn it again")
+    if not bool((tensor.abs() <= LARGEST).all()):  # NaN lands here as well
+        raise InputError(f"{path} holds {name} that are not finite, or beyond {LARGEST:g}", "learn it again")

@@ -1,8 +1,14 @@
 """The errors that users see: each names the thing that is wrong and the remedy, in one line."""
 
+_LISTED = 40  # names in a remedy
+LONGEST = 1000  # characters of a problem: what a file says of itself may be of any length
+
 
 class QuasinatError(Exception):
     """A failure with a known cause. The command line prints it as one line and exits with `exit_code`.
+
+    Names and values of files are part of it, so that whatever could end the line or steer a terminal is shown as its
+    escape, and what is too long is cut in its middle.
 
     Args:
         problem: what is wrong, and with what.
@@ -17,6 +23,9 @@ class QuasinatError(Exception):
     exit_code = 1
 
     def __init__(self, problem: str, remedy: str) -> None:
+        problem, remedy = one_line(problem), one_line(remedy)
+        if len(problem) > LONGEST:
+            problem = f"{problem[: LONGEST // 2]} ... {problem[-LONGEST // 2 :]}"
         super().__init__(f"{problem}; {remedy}")
         self.problem = problem
         self.remedy = remedy
@@ -47,8 +56,18 @@ class ProcessError(QuasinatError, RuntimeError):
     """One of several processes of a job is gone, and the others with it."""
 
 
+def one_line(text: str) -> str:
+    """The text with its white space as single blanks and what cannot be printed as escapes."""
+    text = " ".join(text.split())
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
-    """A remedy for a misspelt name: the closest known one first, then all of them.
+    """A remedy for a misspelt name: the closest known one first, then all of them, or the first of many.
 
     Args:
         name: as it was written.
@@ -62,5 +81,6 @@ def did_you_mean(name: str, known: list[str]) -> str:
     import difflib
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    listing = ", ".join(known)
+    left = len(known) - _LISTED
+    listing = ", ".join(known[:_LISTED]) + (f" and {left} more" if left > 0 else "")
     return f"did you mean {close[0]!r}? Known: {listing}" if close else f"choose one of: {listing}"

@@ -5,13 +5,15 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from quasinat.errors import InputError, OutputError
+
+DEPTH = 100  # of a JSON text that we read; what we write has ten levels at most
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -53,7 +55,7 @@ def alone(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
+        file = lock.open("a")  # where somebody has put a link in its place, what that names is not emptied
     except OSError as error:
         raise _output_error(path, error) from error
     with file:
@@ -95,10 +97,32 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=False, allow_nan=False) + "\n")
 
 
+def parsed_json(text: str | bytes) -> Any:
+    """The value that a JSON text of somebody else's holds.
+
+    Raises:
+        ValueError: it is none, or is nested more than `DEPTH` deep, which whoever walks it could not do.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"it is nested more than {DEPTH} deep") from None
+    level = [value]
+    for _ in range(DEPTH):
+        level = [part for each in level if isinstance(each, dict | list) for part in _parts(each)]
+    if level:
+        raise ValueError(f"it is nested more than {DEPTH} deep")
+    return value
+
+
+def _parts(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
 def read_json(path: Path) -> dict[str, object]:
     """Reads a JSON object; an InputError names a file that is missing or is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parsed_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing", "make it again, or check the path") from None
     except (OSError, ValueError) as error:
@@ -125,7 +149,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, AttributeError, TypeError, RuntimeError, ValueError) as error:
+        # The last four come of a type of numbers that only one of torch and safetensors has.
         raise InputError(f"{path} is damaged ({error})", "delete it and make it again") from None
 
 

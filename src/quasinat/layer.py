@@ -1,6 +1,7 @@
 """The Sparse Transformation Layer: image to its projection T(x) on the quasi-natural space (the paper, section 3.2)."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from quasinat.arrays import Filters, Images, PerImageInt
-from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
+from quasinat.artefact import Card, check_numbers, check_tensors, read_artefact, write_artefact
 from quasinat.errors import InputError, UsageError
 from quasinat.layer_options import Clipping, Normalise, RefineOver, check_clipping, check_options
 from quasinat.sparse_coding import (
@@ -32,6 +33,7 @@ from quasinat.strata import Split, Strata, split_bands, strata_from
 KIND = "layer"
 RANGE_SLACK = 1e-3  # what rounding in half precision may add
 REFINE_STEPS = 10  # gradient steps of one filter update
+MOST_REFINES = 1000  # filter updates that a file can ask for
 
 
 class SparseTransformationLayer(nn.Module):
@@ -270,6 +272,12 @@ class SparseTransformationLayer(nn.Module):
             stratified = settings["strata"] is not None
             own = {k: tensor for k, tensor in tensors.items() if not (stratified and k.startswith("strata."))}
             check_tensors(path, own, {"filters": tuple(settings["shape"])})
+            check_numbers(path, "filters", own["filters"])
+            sparsity, refine = settings["sparsity"], settings["refine"]
+            if type(sparsity) not in (int, float) or not 0 <= sparsity < math.inf:
+                raise ValueError(f"lambda {sparsity!r}")
+            if type(refine) is not int or not 0 <= refine <= MOST_REFINES:
+                raise ValueError(f"refine {refine!r}")
             strata = None
             if stratified:
                 strata = strata_from(settings["strata"], tensors, prefix="strata.", path=path)
@@ -281,10 +289,10 @@ class SparseTransformationLayer(nn.Module):
                     dictionary_from(filters, past)
                     for filters, past in zip(tensors["filters"], settings["dictionaries"], strict=True)
                 ],
-                settings["sparsity"],
+                sparsity,
                 split=settings["split"],
                 normalise=settings["normalise"],
-                refine=settings["refine"],
+                refine=refine,
                 refine_over=settings["refine_over"],
                 solver=solver_from(settings["solver"]),
                 provenance=card["provenance"],

@@ -130,6 +130,7 @@ def share(shard: str | None) -> tuple[int, int] | None:
     if shard is None:
         return None
     i, slash, n = shard.partition("/")
-    if not (slash and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+    short = len(shard) < 20  # Python reads no numbers of thousands of digits
+    if not (slash and short and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
         raise UsageError(f"--shard {shard} is no share", "write it as 1/4: the first of four")
     return int(i), int(n)

@@ -12,15 +12,19 @@ from quasinat.errors import InputError, OutputError
 BLOCK = 2**18
 ATTEMPTS = 5  # at a cut connection, as long as each brings something
 TIMEOUT = 60  # seconds without a byte
+_DIGITS = 20  # of a number of bytes
 
 
-def download(url: str, path: Path, sha256: str, *, report: Callable[[int], None] | None = None) -> Path:
+def download(
+    url: str, path: Path, sha256: str, *, most: int = 2**40, report: Callable[[int], None] | None = None
+) -> Path:
     """Fetches `url` into `path`, unless the file is there already and is the right one.
 
     What has come in so far lies in `PATH.part`, from which the next attempt, or the next call, goes on.
 
     Args:
         sha256: the digest of the file, 64 hexadecimal digits.
+        most: bytes that it can have; whoever sends more is not listened to.
         report: called with the bytes that are there.
 
     Raises:
@@ -33,7 +37,7 @@ def download(url: str, path: Path, sha256: str, *, report: Callable[[int], None]
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, part, report or _unheard)
+        _fetch(url, part, most, report or _unheard)
         if file_digest(part) != sha256:
             part.unlink()
             problem = f"{url} is not the file that it should be (its SHA-256 is another)"
@@ -51,11 +55,11 @@ def _unheard(done: int) -> None:
     return None
 
 
-def _fetch(url: str, part: Path, report: Callable[[int], None]) -> None:
+def _fetch(url: str, part: Path, most: int, report: Callable[[int], None]) -> None:
     """Until the file is whole: each attempt goes on where the last one was cut, if the server lets it."""
     for attempt in range(1, ATTEMPTS + 1):
         before = part.stat().st_size if part.exists() else 0
-        missing = _continue(url, part, before, report)
+        missing = _continue(url, part, before, most, report)
         if not missing:
             return
         after = part.stat().st_size
@@ -64,7 +68,7 @@ def _fetch(url: str, part: Path, report: Callable[[int], None]) -> None:
             raise InputError(problem, "run the command again: it goes on from there")
 
 
-def _continue(url: str, part: Path, done: int, report: Callable[[int], None]) -> int:
+def _continue(url: str, part: Path, done: int, most: int, report: Callable[[int], None]) -> int:
     """One attempt; how many bytes are missing after it."""
     headers = {"User-Agent": "quasinat", "Accept-Encoding": "identity"}
     try:
@@ -74,18 +78,23 @@ def _continue(url: str, part: Path, done: int, report: Callable[[int], None]) ->
         if error.code == 416 and done:  # there is nothing after what we have: whole, or of another file
             return 0
         raise InputError(f"{url} answers {error.code} {error.reason}", "check the address, or try later") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # such as an address or an answer that is none
         reason = getattr(error, "reason", error)
         raise InputError(f"{url} cannot be reached ({reason})", "check the address and the network") from None
     with response:
         goes_on = response.status == 206
-        expected = int(response.headers.get("Content-Length") or 0)
+        said = response.headers.get("Content-Length") or ""
+        expected = int(said) if said.isdecimal() and len(said) < _DIGITS else 0
         done, came = (done if goes_on else 0), 0
         with part.open("ab" if goes_on else "wb") as file:
             while block := _read(response):
                 file.write(block)
                 came += len(block)
                 report(done + came)
+                if done + came > most:
+                    file.close()
+                    part.unlink()
+                    raise InputError(f"{url} sends more than the {most:,} bytes of the file", "name another source")
     return max(0, expected - came)
 
 

@@ -25,6 +25,7 @@ CIFAR10_FILES = {
     "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }
 """The MD5 of each file in the archive, as the data set's page has them."""
+LARGEST = 2**26  # bytes of one of them at most; a batch has 31,035,704
 
 
 def fetch_cifar10(
@@ -52,7 +53,7 @@ def fetch_cifar10(
     folder = dest / FOLDER
     if not missing(folder, files):
         return folder
-    archive = download(url, dest / "cifar-10-python.tar.gz", sha256, report=report)
+    archive = download(url, dest / "cifar-10-python.tar.gz", sha256, most=CIFAR10_BYTES, report=report)
     unpack(archive, folder, files)
     archive.unlink()
     return folder
@@ -65,6 +66,8 @@ def missing(folder: Path, files: Mapping[str, str] = CIFAR10_FILES) -> list[str]
 
 def unpack(archive: Path, folder: Path, files: Mapping[str, str] = CIFAR10_FILES) -> None:
     """Writes the known files of an archive, and no other, each whole or not at all, after its digest is checked.
+
+    They go where their known names say, whatever the archive says; links in it are not followed.
 
     Raises:
         InputError: it is no archive, or one of the files is not in it as published.
@@ -81,9 +84,14 @@ def _contents(archive: Path, names: list[str], remedy: str) -> Iterator[tuple[st
     try:
         with tarfile.open(archive, "r:gz") as held:
             for name in names:
-                member = held.extractfile(f"{FOLDER}/{name}")
-                yield name, b"" if member is None else member.read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError, KeyError) as error:
+                member = held.getmember(f"{FOLDER}/{name}")
+                if not member.isfile() or member.issparse() or member.size > LARGEST:
+                    raise KeyError(f"{name} is no file of at most {LARGEST} bytes")
+                file = held.extractfile(member)
+                yield name, b"" if file is None else file.read()
+    except (tarfile.TarError, zlib.error, EOFError, OSError, KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{archive} is no intact archive of CIFAR-10 ({error})", remedy) from None
 
 

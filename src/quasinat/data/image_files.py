@@ -1,9 +1,7 @@
 """From an image file to 8-bit pixels: reading, resizing, cropping; every failure names the file."""
 
 import io
-import struct
 import warnings
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +17,14 @@ if TYPE_CHECKING:
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MODES = {"rgb": "RGB", "grey": "L"}
 _CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB")
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+# Those of the suffixes. Pillow knows more, and for one of them, EPS, it runs an interpreter on the file.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def read_picture(path: Path, content: bytes | None = None) -> "Picture":
     """Decodes an image file whole (of an animation, the first frame), as it is stored: EXIF turns are not applied.
+
+    What its first bytes say decides its format, of `FORMATS`, not its suffix.
 
     Args:
         path: the file, or what messages call it where its `content` is given.
@@ -34,15 +35,16 @@ def read_picture(path: Path, content: bytes | None = None) -> "Picture":
     from PIL import Image
 
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata, which is not used
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path if content is None else io.BytesIO(content)) as picture:
+            with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as picture:
                 picture.load()
                 return picture.copy()
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             problem = f"{path} has more pixels than are safe to decode ({Image.MAX_IMAGE_PIXELS})"
             raise InputError(problem, "scale it down, or leave it out") from None
-        except _DAMAGE as error:
+        except Exception as error:  # a damaged file makes the decoders raise whatever there is
             reason = _one_line(error)
             raise InputError(f"{path} cannot be read as an image ({reason})", "replace it, or leave it out") from None
 

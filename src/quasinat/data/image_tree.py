@@ -1,6 +1,7 @@
 """A folder of image files at any depth: which there are, their pixels as a layer wants them, 8-bit PNG files out."""
 
 import io
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
@@ -10,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from quasinat.arrays import Image, Images
-from quasinat.data.image_files import SUFFIXES, in_mode, pixels, read_picture
+from quasinat.data.image_files import FORMATS, SUFFIXES, in_mode, pixels, read_picture
 from quasinat.errors import InputError, UsageError
 from quasinat.files import write_bytes
 
@@ -18,6 +19,7 @@ Size = tuple[int, int]  # height, width
 _CONVERT = {1: "grey", 3: "rgb"}
 _MODES = {1: "L", 3: "RGB"}
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
+LINKS = 2  # from folder to folder on one path: folders that link to each other make paths without number
 _COMPRESSION = 3  # of PNG: half the time of Pillow's 6, for files as small
 _SOFTWARE = "quasinat"  # what our files say under PNG's standard keyword of that name
 
@@ -25,16 +27,17 @@ _SOFTWARE = "quasinat"  # what our files say under PNG's standard keyword of tha
 def image_names(root: Path) -> Iterator[str]:
     """The image files below `root` (suffixes in `SUFFIXES`) as relative paths with `/`, sorted by name in each folder.
 
-    Hidden files and folders are left out; links are followed, but not back to a folder that holds them.
+    Hidden files and folders are left out; links are followed, wherever they lead, but not back to a folder that holds
+    them, and not through more than `LINKS` linked folders on one path.
 
     Raises:
-        InputError: a folder that cannot be listed.
+        InputError: a folder that cannot be listed, or one behind too many links.
     """
-    for path in _below(root, frozenset()):
+    for path in _below(root, frozenset(), LINKS):
         yield path.relative_to(root).as_posix()
 
 
-def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+def _below(folder: Path, above: frozenset[Path], links: int) -> Iterator[Path]:
     real = folder.resolve()
     if real in above:
         return
@@ -44,7 +47,11 @@ def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
         raise InputError(f"{folder} cannot be listed ({error.strerror or error})", "check its permissions") from None
     for path in entries:
         if path.is_dir():
-            yield from _below(path, above | {real})
+            left = links - path.is_symlink()
+            if left < 0 and path.resolve() not in above | {real}:
+                problem = f"{path} lies behind more than {LINKS} links from folder to folder"
+                raise InputError(problem, "pass a folder with fewer links")
+            yield from _below(path, above | {real}, left)
         elif path.suffix.lower() in SUFFIXES and path.is_file():
             yield path
 
@@ -78,14 +85,12 @@ class ImageTree:
 
 def picture_size(path: Path) -> Size:
     """Height and width of an image file; only the header is read. Errors as of `read_picture`."""
-    import warnings
-
     from PIL import Image as Pillow
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an image that is too large is refused when it is read
-            with Pillow.open(path) as picture:
+            with Pillow.open(path, formats=FORMATS) as picture:
                 return picture.height, picture.width
     except Exception:  # whatever is wrong, `read_picture` names it
         decoded = read_picture(path)
@@ -199,8 +204,10 @@ def our_pngs(root: Path) -> Iterator[Path]:
 
     for path in sorted(root.rglob("*.png")):
         try:
-            with Pillow.open(path) as picture:
-                ours = picture.info.get("Software") == _SOFTWARE
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Pillow.open(path, formats=("PNG",)) as picture:
+                    ours = picture.info.get("Software") == _SOFTWARE
         except Exception:  # a damaged or foreign file is not ours
             continue
         if ours:

@@ -4,10 +4,11 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from quasinat.data.sample import Sample
+from quasinat.data.sample import Sample, most_unpacked
 from quasinat.errors import InputError
 
 IMAGE, KEY = "image", "__key__"
+_TOGETHER = 64  # rows that are unpacked at once
 
 
 def read_parquet(content: bytes, name: str) -> list[Sample]:
@@ -17,14 +18,23 @@ def read_parquet(content: bytes, name: str) -> list[Sample]:
         name: what messages call it.
 
     Raises:
-        InputError: it is damaged, no Parquet file, or has no column `image` of files.
+        InputError: it is damaged, no Parquet file, unpacks to too much, or has no column `image` of files.
     """
     pyarrow = _pyarrow()
+    rows: list[dict[str, Any]] = []
+    most, size = most_unpacked(content), 0
     try:
-        rows = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{name} is damaged or no Parquet file ({reason})", "make it again, or leave it out") from None
+        with pyarrow.parquet.ParquetFile(io.BytesIO(content)) as table:
+            for batch in table.iter_batches(_TOGETHER):
+                size += batch.nbytes
+                if size > most:
+                    problem = f"{name} unpacks to more than {most:,} bytes"
+                    raise InputError(problem, "divide it into smaller tables")
+                rows += batch.to_pylist()
+    except InputError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} is damaged or no Parquet file ({error})", "make it again, or leave it out") from None
     return [_sample(row, number, name) for number, row in enumerate(rows)]
 
 

@@ -1,6 +1,7 @@
 """Folders anywhere that fsspec reaches (a disk, S3, memory): their files read and written whole."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from quasinat.errors import InputError, OutputError
@@ -37,7 +38,10 @@ class Place:
         are left out."""
         system, path = self._system
         system.invalidate_cache()
-        found = (name.removeprefix(path).lstrip("/") for name in (system.find(path) if system.exists(path) else ()))
+        every = system.find(path) if system.exists(path) else ()
+        if _is_local(system):  # what is no file, such as a pipe, would be waited for
+            every = [name for name in every if Path(name).is_file()]
+        found = (name.removeprefix(path).lstrip("/") for name in every)
         return sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
 
     def read(self, name: str) -> bytes:
@@ -65,13 +69,11 @@ class Place:
         Raises:
             OutputError: the file system refuses.
         """
-        from pathlib import Path
-
         from quasinat.files import write_bytes
 
         system, path = self._system
         target = f"{path}/{name}"
-        if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
+        if _is_local(system):
             write_bytes(Path(target), content)
             return
         try:
@@ -79,6 +81,10 @@ class Place:
             system.pipe_file(target, content)
         except OSError as error:
             raise OutputError(f"cannot write {self.url}/{name} ({_reason(error)})", "check the access") from error
+
+
+def _is_local(system: Any) -> bool:
+    return "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,))
 
 
 def _reason(error: OSError) -> str:

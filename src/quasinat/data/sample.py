@@ -1,8 +1,13 @@
 """One image's file with what belongs to it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
+
+UNPACKED = 2**30
+"""Bytes that a compressed file of samples may unpack to, where that is more than twice its own."""
 
 
 @dataclass(frozen=True)
@@ -18,3 +23,15 @@ class Sample:
     key: str
     image: bytes | None
     rest: Mapping[str, Any] = field(default_factory=dict)
+
+
+def most_unpacked(content: bytes) -> int:
+    """How many bytes a file of samples may hold, see `UNPACKED`."""
+    return max(UNPACKED, 2 * len(content))
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a name with `/` can be written below any folder, on any system, and nowhere else."""
+    parts = PurePosixPath(name).parts
+    plain = "/".join(parts) == name and not name.startswith("/") and not set(name) & set("\\\0")
+    return bool(parts) and plain and ".." not in parts and not re.match("[A-Za-z]:", name)

@@ -5,7 +5,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor
 from quasinat.arrays import Image
 from quasinat.data.cifar10 import BATCHES, CLASSES, read_batch
 from quasinat.data.image_tree import ImageTree, Size, fit_channels, image_names
+from quasinat.data.sample import stays_inside
 from quasinat.errors import InputError, UsageError, did_you_mean
-from quasinat.files import read_tensors, write_tensors
+from quasinat.files import parsed_json, read_tensors, write_tensors
 
 SCHEMA = 1
 _NAME = re.compile(r"shard-(\d{5,})\.safetensors")
@@ -96,14 +97,16 @@ def shard_summary(path: Path) -> ShardSummary:
         raise InputError(f"{path} is missing", "make it again, or check the path")
     try:
         with safe_open(path, framework="pt") as file:
-            card = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            card = parsed_json((file.metadata() or {}).get(_KEY, "null"))
             found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             kinds = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in found.items()}
             names = _checked(path, card, kinds)
             labels, psnr = (file.get_tensor(name) if name in kinds else None for name in ("labels", "psnr"))
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged ({error})", "delete it and make it again") from None
-    except json.JSONDecodeError:
+    except InputError:
+        raise
+    except ValueError:
         raise InputError(f"{path} is no shard of images", _REMEDY) from None
     return ShardSummary(kinds["images"][1], names, labels, psnr)
 
@@ -124,16 +127,9 @@ def _checked(path: Path, card: Any, kinds: dict[str, tuple[str, tuple[int, ...]]
     if kind != "F32" or len(shape) != 4 or shape[0] != count or 0 in shape or not fits:
         raise InputError(f"{path} is no shard of images (its tensors do not fit its {count} names)", _REMEDY)
     for name in names:
-        if not _stays_inside(name):
+        if not stays_inside(name):
             raise InputError(f"{path} names an image {name!r}, which is no relative path", _REMEDY)
     return tuple(names)
-
-
-def _stays_inside(name: str) -> bool:
-    """Whether a name can be written below any folder, on any system, and nowhere else."""
-    parts = PurePosixPath(name).parts
-    plain = "/".join(parts) == name and not name.startswith("/") and not set(name) & set("\\\0")
-    return bool(parts) and plain and ".." not in parts and not re.match("[A-Za-z]:", name)
 
 
 @runtime_checkable

@@ -1,45 +1,81 @@
 """WebDataset tars: consecutive members `KEY.SUFFIX` with the same key are one sample."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import tarfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from quasinat.data.image_files import SUFFIXES
-from quasinat.data.sample import Sample
+from quasinat.data.sample import Sample, most_unpacked, stays_inside
 from quasinat.errors import InputError
 
 IMAGE = "png"  # the suffix that images are written with
+_OPENERS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}  # by how a file begins
 
 
 def read_tar(content: bytes, name: str) -> list[Sample]:
     """The samples of a tar, in its order; the first member of a sample with an image's suffix is its image.
 
-    Members that are no plain files are passed over; nothing is unpacked onto a disk.
+    Members that are no plain files (folders, links, devices) are passed over; nothing is unpacked onto a disk.
 
     Args:
+        content: of the file; compressed by gzip, bzip2 or xz, or not.
         name: what messages call it.
 
     Raises:
-        InputError: it is damaged or no tar.
+        InputError: it is damaged or no tar, unpacks to too much, or a member's name leads out of a folder or is there
+            twice.
     """
     found: list[tuple[str, dict[str, bytes]]] = []
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:*") as tar:
+        with tarfile.open(fileobj=io.BytesIO(_plain(content, name)), mode="r:") as tar:
             for member in tar:
+                if member.issparse():
+                    raise ValueError("it holds a file with holes")
                 file = tar.extractfile(member) if member.isfile() else None
                 if file is None:
                     continue
                 key, suffix = _split(member.name)
+                _check(member.name, key, name)
                 if not found or found[-1][0] != key:
                     found.append((key, {}))
+                if suffix in found[-1][1]:
+                    raise InputError(f"{name} holds {member.name!r} twice", "leave one of them out")
                 found[-1][1][suffix] = _whole(file.read(), member.size)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        reason = "empty" if not content else " ".join(str(error).split())
+    except InputError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+        reason = "empty" if not content else str(error)
         raise InputError(f"{name} is damaged or no tar ({reason})", "make it again, or leave it out") from None
     return [_sample(key, parts) for key, parts in found]
+
+
+def _plain(content: bytes, name: str) -> bytes:
+    """The tar without its compression."""
+    opener = next((opener for start, opener in _OPENERS.items() if content.startswith(start)), None)
+    if opener is None:
+        return content
+    most = most_unpacked(content)
+    with opener(io.BytesIO(content)) as file:
+        plain = bytes(file.read(most + 1))
+    if len(plain) > most:
+        raise InputError(f"{name} unpacks to more than {most:,} bytes", "store it without compression, or divide it")
+    return plain
+
+
+def _check(member: str, key: str, name: str) -> None:
+    if not stays_inside(key):
+        raise InputError(f"{name} names a file {member!r}, which is no relative path", "make it again, or leave it out")
 
 
 def _whole(content: bytes, size: int) -> bytes:
@@ -62,7 +98,11 @@ def _sample(key: str, parts: dict[str, bytes]) -> Sample:
 
 
 def write_tar(samples: Sequence[Sample]) -> bytes:
-    """The tar of samples whose images are PNG files; equal samples make equal bytes."""
+    """The tar of samples whose images are PNG files; equal samples make equal bytes.
+
+    Raises:
+        InputError: a key that is no relative path, as a table may hold.
+    """
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for sample in samples:
@@ -70,6 +110,7 @@ def write_tar(samples: Sequence[Sample]) -> bytes:
             for suffix, value in {**image, **sample.rest}.items():
                 content = _as_bytes(value)
                 member = tarfile.TarInfo(f"{sample.key}.{suffix}")  # of no time and no owner
+                _check(member.name, member.name, "the tar")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
     return file.getvalue()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quasinat.arrays import Images
-from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
+from quasinat.artefact import Card, check_state, read_artefact, write_artefact
 from quasinat.attacks.checks import check_images, check_number
 from quasinat.errors import InputError, UsageError, did_you_mean
 from quasinat.parallel import mine
@@ -218,7 +218,7 @@ def load_magnet(path: str | Path) -> MagnetAutoencoder:
         raise InputError(f"{path} is of an unknown plan {plan!r}", f"learn one of: {', '.join(PLANS)}")
     with torch.device("meta"):  # shapes only, so that a damaged card costs no memory
         blank = MagnetAutoencoder(channels, plan).state_dict()
-    check_tensors(path, tensors, {name: tuple(value.shape) for name, value in blank.items()})
+    check_state(path, tensors, blank)
     network = MagnetAutoencoder(channels, plan)
     network.load_state_dict(tensors)
     network.card = card

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from quasinat.arrays import Images
-from quasinat.artefact import check_tensors, read_artefact, write_artefact
+from quasinat.artefact import check_state, read_artefact, write_artefact
 from quasinat.networks.pixelcnn import PixelCNN
 from quasinat.parallel import mine
 from quasinat.strata.autoencoder import positive
@@ -100,7 +100,7 @@ def load_pixelcnn(path: str | Path) -> PixelCNN:
     settings = {name: positive(card.get("settings"), name, path) for name in names}
     with torch.device("meta"):  # shapes only, so that a damaged card costs no memory
         blank = PixelCNN(**settings).state_dict()
-    check_tensors(path, tensors, {name: tuple(value.shape) for name, value in blank.items()})
+    check_state(path, tensors, blank)
     network = PixelCNN(**settings)
     network.load_state_dict(tensors)
     network.card = card

@@ -123,10 +123,19 @@ def table_named(name: str) -> Table:
 
     Raises:
         UsageError: there is none; names the closest.
-        InputError: its file has an unknown key, row or threat.
+        InputError: its file is no table's, or has an unknown key, row or threat.
     """
     if name not in table_names():
         raise UsageError(f"there is no table {name!r}", did_you_mean(name, table_names()))
+    try:
+        return _table(name)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name}.toml is no table ({error})", "install quasinat again, or mend the file") from None
+
+
+def _table(name: str) -> Table:
     values, rows = _read(name), known_rows()
     _check_keys(name, values, {field.name for field in fields(Table)} - {"name"})
     values = {"rows": [], "more": [], "paper": {}, "sweeps": {}} | values

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from quasinat.errors import UsageError
-from quasinat.files import alone, read_json, read_tensors, write_json, write_tensors
+from quasinat.errors import InputError, UsageError
+from quasinat.files import alone, parsed_json, read_json, read_tensors, write_json, write_tensors
 
 Step = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -67,8 +67,11 @@ class Workspace:
                     write_tensors(path, tensors, {"values": json.dumps(values)})
                     return tensors, values
         tensors, metadata = read_tensors(path)
-        values = json.loads(metadata["values"])
-        self.seconds[name] = values["seconds"]
+        try:
+            values = parsed_json(metadata["values"])
+            self.seconds[name] = float(values["seconds"])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{path} is no intact step of a run", "delete it and run the command again") from None
         return tensors, values
 
     def forget(self, prefix: str) -> None:

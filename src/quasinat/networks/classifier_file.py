@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
+from quasinat.artefact import Card, check_state, read_artefact, write_artefact
 from quasinat.errors import InputError, UsageError
 from quasinat.networks.mobilenet import MobileNetV2, mobilenet
 from quasinat.networks.thermometer import LEVELS, MOST_LEVELS
@@ -54,10 +54,7 @@ def load_classifier(path: str | Path) -> Classifier:
     with torch.device("meta"):  # shapes only, so that a damaged card costs no memory
         shapes = MobileNetV2(classes) if plan == MOBILENET else VGG(plan, classes, channels, **options)
         blank = shapes.state_dict()
-    check_tensors(path, tensors, {name: tuple(value.shape) for name, value in blank.items()})
-    for name, value in blank.items():
-        if tensors[name].dtype != value.dtype:
-            raise InputError(f"{path} holds {name} as {tensors[name].dtype}, not {value.dtype}", "train it again")
+    check_state(path, tensors, blank)
     network: Classifier
     network = mobilenet(classes) if plan == MOBILENET else vgg(plan, classes=classes, channels=channels, **options)
     network.load_state_dict(tensors)

@@ -130,12 +130,15 @@ def load_mobilenet(path: str | Path) -> MobileNetV2:
     """
     path = Path(path)
     tensors, metadata = read_tensors(path)
-    rows = tensors["classifier.weight"].shape[0] if "classifier.weight" in tensors else 0
+    rows = len(tensors["classifier.weight"]) if tensors.get("classifier.weight", torch.empty(())).dim() else 0
     if not 0 < rows < _LARGEST:
         raise InputError(f"{path} holds no MobileNetV2 (no classifier.weight)", "pass a file of its weights")
     with torch.device("meta"):
         blank = MobileNetV2(rows).state_dict()
     check_tensors(path, tensors, {name: tuple(value.shape) for name, value in blank.items()})
+    for name, value in tensors.items():
+        if not value.is_floating_point():
+            raise InputError(f"{path} holds {name} as {value.dtype}", "pass a file of floating-point weights")
     network = mobilenet(rows)
     network.load_state_dict({name: value.float() for name, value in tensors.items()})
     network.card = dict(metadata)

@@ -52,9 +52,14 @@ def check(results: Results) -> Results:
     _hold(results["strata"], _STRATA, "strata")
     for i, row in enumerate(results["rows"]):
         _hold(row, _ROW, f"rows[{i}]")
+        for key in ("key", "label", "role"):
+            if not isinstance(row[key], str):
+                raise _missing(f"rows[{i}].{key}")
         white = row["role"] == "white-box"
         _hold(row, ("gray_box", "strengths") if white else (), f"rows[{i}]")
         for part in ("cells", "gray_box") if white else ("cells",):
+            if not isinstance(row[part], dict):
+                raise _missing(f"rows[{i}].{part}")
             for column, cell in row[part].items():
                 _hold(cell, _CELL, f"rows[{i}].{part}.{column}")
     for column, strength in results["strengths"].items():

@@ -1,6 +1,6 @@
 """A folder of result files as pages: Markdown, a LaTeX file for each table, and one HTML page, from the files alone."""
 
-import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from quasinat.report.table_sheet import table_markdown
 from quasinat.report.templates import environment, style
 
 SCHEMA = 1
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FIGURES: dict[str, Callable[[Result], str | None]] = {"sweep": sweep_figure, "map": map_figure}
 """What is drawn of a table where it has what that needs, by the end of the file's name."""
 
@@ -28,19 +29,32 @@ def write_results(folder: Path, out: Path) -> list[Path]:
         What was written.
 
     Raises:
-        InputError: there is no result file of a table below the folder, or one of another schema.
+        InputError: there is no result file of a table below the folder, or one of another schema, or damaged.
         OutputError: a page cannot be written.
     """
     results = tables_below(folder)
+    try:
+        pages = _pages(results, out)
+        for text in pages.values():
+            text.encode()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        problem = f"a result file below {folder} is not as `quasinat run` writes it ({type(error).__name__}: {error})"
+        raise InputError(problem, "run the table again") from None
+    for path, text in pages.items():
+        write_text(path, text)
+    return list(pages)
+
+
+def _pages(results: Sequence[Result], out: Path) -> dict[Path, str]:
     pages = {out / f"{result['table']}-{result['preset']}.tex": table_latex(result) for result in results}
     pages[out / "results.md"] = "\n".join(table_markdown(result) for result in results)
     pages[out / "index.html"] = results_html(results)
     for result in results:
         for name, drawn in figures_of(result).items():
             pages[out / f"{result['table']}-{result['preset']}-{name}.svg"] = standalone(drawn)
-    for path, text in pages.items():
-        write_text(path, text)
-    return list(pages)
+    return pages
 
 
 def tables_below(folder: Path) -> list[Result]:
@@ -53,10 +67,13 @@ def tables_below(folder: Path) -> list[Result]:
     for path in sorted(folder.rglob("*.json")):
         try:
             content: dict[str, Any] = dict(read_json(path))
-        except (InputError, json.JSONDecodeError):
+        except InputError:
             continue
-        if not {"table", "threat", "rows", "columns"} <= content.keys():
+        if not {"table", "threat", "rows", "columns", "preset"} <= content.keys():
             continue
+        for key in ("table", "preset"):  # they name the pages' files
+            if not (isinstance(content[key], str) and _PLAIN.fullmatch(content[key])):
+                raise InputError(f"{path} has a {key} {content[key]!r} that names no file", "run it again")
         if content.get("schema") != SCHEMA:
             raise InputError(f"{path} has schema {content.get('schema')}, this version reads {SCHEMA}", "run it again")
         found.append(content)

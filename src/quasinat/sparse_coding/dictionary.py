@@ -62,6 +62,9 @@ def dictionary_from(filters: Filters, past: dict[str, Any]) -> Dictionary:
         filters: `K C S S`.
         past: what `history` gave.
 
+    Raises:
+        TypeError, ValueError: it is no such history; what is missing, unknown or of another type.
+
     Examples:
         >>> import torch
         >>> from quasinat import Dictionary
@@ -71,7 +74,13 @@ def dictionary_from(filters: Filters, past: dict[str, Any]) -> Dictionary:
         (2.0, 1.5)
     """
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in past.items()}
-    return Dictionary(filters, **values)
+    made = Dictionary(filters, **values)
+    numbers = (made.sparsity, made.images, made.reseeded, *made.curve, *made.held_out)
+    if made.constraint not in get_args(Constraint) or type(made.zero_mean) is not bool:
+        raise ValueError(f"a dictionary of constraint {made.constraint!r} and zero_mean {made.zero_mean!r}")
+    if not all(type(number) in (int, float) for number in numbers):
+        raise TypeError("a dictionary's history that is no numbers")
+    return made
 
 
 def starting_filters(

@@ -5,7 +5,11 @@ from typing import Any
 
 import torch
 
+from quasinat.sparse_coding.admm import STORAGE
 from quasinat.sparse_coding.solve import SOLVERS, Solver
+
+MOST = 100_000  # steps, passes or threads that a file can ask for: it decides how long a computation may take
+_STORAGE = {str(dtype): dtype for dtype in STORAGE}
 
 
 def describe_solver(solver: Solver) -> dict[str, Any]:
@@ -23,6 +27,7 @@ def solver_from(card: dict[str, Any]) -> Solver:
 
     Raises:
         KeyError, TypeError: there is no such solver, or it has no such hyperparameter.
+        ValueError: a value of another type, or out of range.
 
     Examples:
         >>> from quasinat import ADMM
@@ -30,9 +35,25 @@ def solver_from(card: dict[str, Any]) -> Solver:
         >>> solver_from(describe_solver(ADMM(tolerance=1e-3))).tolerance
         0.001
     """
-    values = {
-        name: getattr(torch, value.removeprefix("torch.")) if name == "storage" and isinstance(value, str) else value
-        for name, value in card.items()
-        if name != "name"
-    }
-    return SOLVERS[card["name"]](**values)
+    kind = SOLVERS[card["name"]]
+    defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
+    values = {name: value for name, value in card.items() if name != "name"}
+    for name, value in values.items():
+        if name in defaults and not _fits(name, value, defaults[name]):
+            raise ValueError(f"the solver's {name} is {value!r}")
+    if values.get("storage") is not None:
+        values["storage"] = _STORAGE[values["storage"]]
+    return kind(**values)
+
+
+def _fits(name: str, value: Any, default: Any) -> bool:
+    """Whether a value of a card is of the type of the hyperparameter, and not beyond `MOST`."""
+    if value is None:
+        return default is None
+    if name == "storage" or isinstance(default, str):
+        return isinstance(value, str)
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if type(default) is int or name == "threads":
+        return type(value) is int and value <= MOST
+    return type(value) in (int, float)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quasinat.arrays import Images, Latents
-from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
+from quasinat.artefact import Card, check_state, read_artefact, write_artefact
 from quasinat.errors import InputError
 from quasinat.parallel import mine
 from quasinat.training.checkpoint import Checkpoint, digest
@@ -156,7 +156,7 @@ def autoencoder_from(
     with torch.device("meta"):  # shapes only, so that a damaged card costs no memory
         blank = DenoisingAutoencoder(channels, width).state_dict()
     own = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    check_tensors(path, own, {prefix + name: tuple(value.shape) for name, value in blank.items()})
+    check_state(path, own, {prefix + name: value for name, value in blank.items()})
     network = DenoisingAutoencoder(channels, width)
     network.load_state_dict({name: own[prefix + name] for name in blank})
     return network.eval()

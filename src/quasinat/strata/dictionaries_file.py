@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
+from quasinat.artefact import Card, check_numbers, check_tensors, read_artefact, write_artefact
 from quasinat.errors import InputError
 from quasinat.sparse_coding.dictionary import Dictionary, dictionary_from, history
 
@@ -39,6 +39,7 @@ def load_dictionaries(path: str | Path) -> tuple[tuple[Dictionary, ...], Card]:
     tensors, card = read_artefact(path, KIND)
     try:
         check_tensors(path, tensors, {"filters": tuple(card["shape"])})
+        check_numbers(path, "filters", tensors["filters"])
         pairs = zip(tensors["filters"], card["dictionaries"], strict=True)
         return tuple(dictionary_from(filters, past) for filters, past in pairs), card
     except (AttributeError, KeyError, TypeError, ValueError) as error:

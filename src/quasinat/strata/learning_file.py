@@ -50,19 +50,27 @@ def load_state(path: Path, settings: dict[str, Any]) -> LearningState | None:
     tensors, card = read_artefact(path, KIND)
     try:
         _check_settings(path, card["settings"], settings)
+        for name, tensor in tensors.items():
+            if tensor.dtype not in (torch.float32, torch.float64, torch.int64):
+                raise ValueError(f"{name} is of {tensor.dtype}")
+        if not all(type(card[name]) is int and card[name] >= 0 for name in ("passes", "reseeded")):
+            raise ValueError("its counts are none")
         memory = {name.removeprefix("dense/"): tensor for name, tensor in tensors.items() if name.startswith("dense/")}
         for name, shape in card["sparse"].items():
             indices, values = tensors[f"indices/{name}"], tensors[f"values/{name}"]
-            memory[name] = torch.sparse_coo_tensor(indices, values, shape, is_coalesced=True, check_invariants=False)
+            # Checked, as indices outside the shape would be written to wherever they point.
+            memory[name] = torch.sparse_coo_tensor(indices, values, shape, is_coalesced=True, check_invariants=True)
         return LearningState(
             filters=tensors["filters"],
             passes=card["passes"],
-            curve=tuple(card["curve"]),
-            held_out=tuple(card["held_out"]),
+            curve=tuple(map(float, card["curve"])),
+            held_out=tuple(map(float, card["held_out"])),
             reseeded=card["reseeded"],
             memory=memory,
         )
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, InputError | UsageError):
+            raise
         raise InputError(f"{path} is no intact learning state ({error})", "delete it to start afresh") from None
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quasinat.arrays import Images, Labels, Latents, PerImage, PerImageInt
-from quasinat.artefact import Card, check_tensors, read_artefact, write_artefact
+from quasinat.artefact import Card, check_numbers, check_tensors, read_artefact, write_artefact
 from quasinat.errors import InputError, UsageError
 from quasinat.parallel import joined, mine
 from quasinat.strata.autoencoder import DenoisingAutoencoder, autoencoder_from, positive, train_autoencoder
@@ -214,6 +214,9 @@ def strata_from(settings: Any, tensors: Mapping[str, Tensor], prefix: str = "", 
     if components:
         shapes |= {"pca_mean": (features,), "pca_axes": (features, components)}
     check_tensors(path, own, {prefix + name: shape for name, shape in shapes.items()})
+    for name in shapes:
+        if name != "labels":
+            check_numbers(path, name, own[prefix + name])
     labels = own[f"{prefix}labels"]
     if labels.dtype != torch.int64 or training == 0 or not 0 <= int(labels.min()) <= int(labels.max()) < count:
         raise InputError(f"{path} holds labels that are no strata from 0 to {count - 1}", "learn it again")

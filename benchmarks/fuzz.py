@@ -145,8 +145,7 @@ def run(name: str, count: int, seed: int) -> Iterator[Verdict]:
         worker = context.Process(target=_work, args=(name, cases, seed, shared, outgoing))
         worker.start()
         outgoing.close()
-        seen = start
-        hung = False
+        seen, hung = start, False
         while True:
             try:
                 if incoming.poll(0.5):

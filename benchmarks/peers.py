@@ -20,7 +20,6 @@ before the clock starts. One NumPy function evaluates everyone's codes, in float
 import argparse
 import json
 import os
-import pickle
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -331,9 +330,10 @@ def high_passes(folder: Path, count: int) -> list[Array]:
     """The first test images of CIFAR-10 (H, W, BGR) in [0, 1], without the low frequencies of the Tikhonov split."""
     from sporco.signal import tikhonov_filter
 
-    with (folder / "test_batch").open("rb") as file:
-        pixels = pickle.load(file, encoding="bytes")[b"data"][:count]
-    images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)[..., ::-1].astype(np.float32) / 255
+    from quasinat.data.cifar10 import read_batch
+
+    pixels = read_batch(folder / "test_batch")[0][:count].numpy()
+    images = pixels.transpose(0, 2, 3, 1)[..., ::-1].astype(np.float32) / 255
     return [np.ascontiguousarray(tikhonov_filter(image, 5, 16)[1]) for image in images]
 
 

@@ -71,10 +71,14 @@ def in_mode(picture: "Picture", path: Path, convert: str | None) -> "Picture":
     if picture.mode not in _CONVERTIBLE:
         problem = f"{path} has colour mode {picture.mode}, more than 8 bits per pixel and channel"
         raise InputError(problem, "save it as an 8-bit image")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB").convert(MODES[convert])
+    try:
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return picture.convert("RGB").convert(MODES[convert])
+    except Exception as error:  # such as of a palette or a transparency that does not fit the pixels
+        reason = _one_line(error)
+        raise InputError(f"{path} cannot be converted ({reason})", "replace it, or leave it out") from None
 
 
 def scale_short_side(picture: "Picture", size: int) -> "Picture":

@@ -23,7 +23,7 @@ class SparseCodingProblem:
     objective and the conditions of optimality; only a `Solution`'s reconstruction is cropped to the frame.
 
     Args:
-        images: x, `B C H W`, any real values; each side at least the filters' size.
+        images: x, `B C H W` of float32 or float64, any real values; each side at least the filters' size.
         filters: f, `K C S S`, of the same dtype, device and channels.
         sparsity: lambda >= 0, in the images' units.
         boundary: what is outside the frame: "circular", "reflect" or "zero".
@@ -70,6 +70,9 @@ class SparseCodingProblem:
         if self.images.dtype != self.filters.dtype:
             problem = f"images of {self.images.dtype} and filters of {self.filters.dtype}"
             raise InputError(problem, "convert one of them")
+        if self.images.dtype not in (torch.float32, torch.float64):
+            problem = f"images of {self.images.dtype} are not coded"
+            raise InputError(problem, "convert them and the filters to float32 or float64")
         if not (self.sparsity >= 0 and math.isfinite(self.sparsity)):
             raise UsageError(f"sparsity {self.sparsity} is not a finite number >= 0", "the paper uses 0.2")
         margins(self.boundary, size)

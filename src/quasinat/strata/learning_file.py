@@ -12,6 +12,7 @@ from quasinat.parallel import gathered
 from quasinat.sparse_coding.dictionary_problem import LearningState
 
 KIND = "learning state"
+_TYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128, torch.int64)
 
 
 def save_state(state: LearningState, path: Path, settings: dict[str, Any]) -> None:
@@ -51,7 +52,7 @@ def load_state(path: Path, settings: dict[str, Any]) -> LearningState | None:
     try:
         _check_settings(path, card["settings"], settings)
         for name, tensor in tensors.items():
-            if tensor.dtype not in (torch.float32, torch.float64, torch.int64):
+            if tensor.dtype not in _TYPES:
                 raise ValueError(f"{name} is of {tensor.dtype}")
         if not all(type(card[name]) is int and card[name] >= 0 for name in ("passes", "reseeded")):
             raise ValueError("its counts are none")

@@ -24,6 +24,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -212,6 +213,17 @@ def summary(verdicts: list[Verdict], seed: int, seconds: float) -> dict[str, Any
     }
 
 
+def told(verdicts: list[Verdict], seconds: float) -> str:
+    """One reader's verdicts for the screen: its counts, and each kind of finding with its first case."""
+    read = sum(verdict.outcome == READ for verdict in verdicts)
+    kinds: dict[str, list[int]] = {}
+    for verdict in verdicts:
+        if verdict.outcome == FINDING:
+            kinds.setdefault(verdict.kind, []).append(verdict.case)
+    found = [f"  {kind}: {len(cases)}, first {cases[0]}" for kind, cases in kinds.items()]
+    return "\n".join([f"{verdicts[0].reader}: {len(verdicts)} cases, {read} read, {seconds:.0f} s", *found])
+
+
 def guided(name: str, arguments: list[str]) -> None:
     """Cases that atheris finds by coverage; ends at the first finding."""
     import atheris
@@ -239,6 +251,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=100_000, help="of all readers together")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="readers at a time")
     parser.add_argument("--reader", action="append", choices=list(READERS), help="this one only; several times")
     parser.add_argument("--case", type=int, help="one case of one reader, in this process")
     parser.add_argument(
@@ -256,17 +269,11 @@ def main() -> int:
             print(content[:400], judged(names[0], given.case, content, Path(folder)), sep="\n")
         return 0
     began, verdicts = time.monotonic(), []
-    for name, count in shares(given.cases, names).items():
-        verdicts += run(name, count, given.seed)
-        own = [verdict for verdict in verdicts if verdict.reader == name]
-        kinds: dict[str, list[int]] = {}
-        for verdict in own:
-            if verdict.outcome == FINDING:
-                kinds.setdefault(verdict.kind, []).append(verdict.case)
-        line = f"{name}: {len(own)} cases, {sum(v.outcome == READ for v in own)} read, {time.monotonic() - began:.0f} s"
-        print(
-            line, *(f"  {kind}: {len(found)}, first {found[0]}" for kind, found in kinds.items()), sep="\n", flush=True
-        )
+    parts = shares(given.cases, names).items()
+    with ThreadPoolExecutor(given.jobs) as pool:
+        for own in pool.map(lambda part: list(run(*part, given.seed)), parts):
+            verdicts += own
+            print(told(own, time.monotonic() - began), flush=True)
     result = summary(verdicts, given.seed, time.monotonic() - began)
     if given.out:
         from quasinat.files import write_json

@@ -44,6 +44,7 @@ def page_module(name: str) -> ModuleType:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # as data classes and other processes look it up there
         spec.loader.exec_module(module)
     finally:
         sys.path.pop(0)

@@ -56,6 +56,11 @@ def _names(tree: ast.AST) -> dict[str, str]:
 
 
 def _dotted(node: ast.expr, names: dict[str, str]) -> str:
-    """`np.load` as `numpy.load`."""
-    first, dot, rest = ast.unparse(node).partition(".")
-    return f"{names.get(first, first)}{dot}{rest}"
+    """`np.load` as `numpy.load`; nothing of what is no plain name."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return ""
+    return ".".join([names.get(node.id, node.id), *reversed(parts)])

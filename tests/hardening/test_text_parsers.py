@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hardening.refusals import answer, is_clear
 from quasinat.attacks import L2, Budget, Dissimilarity, Linf
 from quasinat.attacks.budget_text import budget_from_text, budget_text
 from quasinat.cli.evaluate import share
@@ -18,38 +19,8 @@ from quasinat.experiments.table_spec import table_named
 from quasinat.files import DEPTH, parsed_json
 
 FREE = sorted(set(DEFENCES) - set(NEEDS))
-PIECES = st.sampled_from(
-    [
-        *FREE,
-        *[
-            "linf",
-            "l2",
-            "dissimilarity",
-            ":",
-            "/",
-            ",",
-            "=",
-            "*",
-            "?",
-            "[",
-            "]",
-            "-",
-            ".",
-            "8",
-            "255",
-            "0.5",
-            "nan",
-            "inf",
-            "1e999",
-            "none",
-            "yes",
-            "seed",
-            "gradient",
-        ],
-        "\n",
-        "\x1b",
-    ]
-)
+MARKS = ["linf", "l2", "dissimilarity", *":/,=*?[]-.", "8", "255", "0.5", "nan", "inf", "1e999", "none", "yes", "seed"]
+PIECES = st.sampled_from([*FREE, *MARKS, "gradient", "\n", "\x1b"])
 TEXT = st.one_of(st.text(max_size=40), st.lists(PIECES, max_size=8).map("".join))
 PARSERS: dict[str, Callable[[str], object]] = {
     "budget": budget_from_text,
@@ -65,12 +36,8 @@ quick = settings(max_examples=150, deadline=None, derandomize=True)
 @quick
 @given(text=TEXT)
 def test_any_text_is_read_or_refused_in_one_line(parse: Callable[[str], object], text: str) -> None:
-    try:
-        parse(text)
-    except UsageError as error:
-        assert str(error).isprintable()
-        assert error.problem.strip()
-        assert error.remedy.strip()
+    found = answer(lambda: parse(text))
+    assert not isinstance(found, QuasinatError) or (isinstance(found, UsageError) and is_clear(found))
 
 
 @quick
@@ -121,7 +88,7 @@ def test_json_comes_back(value: object) -> None:
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "[" * (DEPTH + 1) + "]" * (DEPTH + 1)])
 def test_deep_json_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=f"nested more than {DEPTH} deep" if text.endswith("]") else ""):
+    with pytest.raises(ValueError, match=f"nested more than {DEPTH} deep"):
         parsed_json(text)
 
 

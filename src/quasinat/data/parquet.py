@@ -4,7 +4,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from quasinat.data.sample import Sample, most_unpacked
+from quasinat.data.sample import Sample
+from quasinat.data.unpacking import most_unpacked
 from quasinat.errors import InputError
 
 IMAGE, KEY = "image", "__key__"

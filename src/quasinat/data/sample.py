@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-UNPACKED = 2**30
-"""Bytes that a compressed file of samples may unpack to, where that is more than twice its own."""
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -23,11 +20,6 @@ class Sample:
     key: str
     image: bytes | None
     rest: Mapping[str, Any] = field(default_factory=dict)
-
-
-def most_unpacked(content: bytes) -> int:
-    """How many bytes a file of samples may hold, see `UNPACKED`."""
-    return max(UNPACKED, 2 * len(content))
 
 
 def stays_inside(name: str) -> bool:

@@ -1,26 +1,20 @@
 """WebDataset tars: consecutive members `KEY.SUFFIX` with the same key are one sample."""
 
-import bz2
-import gzip
 import io
 import json
 import lzma
 import tarfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from quasinat.data.image_files import SUFFIXES
-from quasinat.data.sample import Sample, most_unpacked, stays_inside
+from quasinat.data.sample import Sample, stays_inside
+from quasinat.data.unpacking import most_unpacked, unpacked
 from quasinat.errors import InputError
 
 IMAGE = "png"  # the suffix that images are written with
-_OPENERS: dict[bytes, Callable[[Any], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-}  # by how a file begins
 
 
 def read_tar(content: bytes, name: str) -> list[Sample]:
@@ -62,13 +56,9 @@ def read_tar(content: bytes, name: str) -> list[Sample]:
 
 def _plain(content: bytes, name: str) -> bytes:
     """The tar without its compression."""
-    opener = next((opener for start, opener in _OPENERS.items() if content.startswith(start)), None)
-    if opener is None:
-        return content
     most = most_unpacked(content)
-    with opener(io.BytesIO(content)) as file:
-        plain = bytes(file.read(most + 1))
-    if len(plain) > most:
+    plain = unpacked(content, most)
+    if plain is not content and len(plain) > most:
         raise InputError(f"{name} unpacks to more than {most:,} bytes", "store it without compression, or divide it")
     return plain
 

@@ -121,7 +121,7 @@ def safetensors(data: bytes, random: Random, others: Sequence[bytes] = ()) -> by
             odd = random.choice((float("nan"), float("inf"), -1e38, 0.0, 1e-42))
             body[place : place + 4] = struct.pack("<f", odd)
         text = json.dumps(header).encode()
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error, OverflowError):
+    except (ValueError, LookupError, TypeError, AttributeError, struct.error, OverflowError, RecursionError):
         return damage(data, random, others)
     return struct.pack("<Q", len(text)) + text + bytes(body)
 

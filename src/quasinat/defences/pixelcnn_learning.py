@@ -98,6 +98,8 @@ def load_pixelcnn(path: str | Path) -> PixelCNN:
     tensors, card = read_artefact(path, KIND)
     names = ("channels", "width", "blocks", "mixtures")
     settings = {name: positive(card.get("settings"), name, path) for name in names}
+    if settings["blocks"] > len(tensors):  # each has tensors of its own, and takes its time to make
+        raise InputError(f"{path} holds fewer tensors than its {settings['blocks']} blocks have", "learn it again")
     with torch.device("meta"):  # shapes only, so that a damaged card costs no memory
         blank = PixelCNN(**settings).state_dict()
     check_state(path, tensors, blank)

@@ -12,7 +12,9 @@ from quasinat.parallel import gathered
 from quasinat.sparse_coding.dictionary_problem import LearningState
 
 KIND = "learning state"
-_TYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128, torch.int64)
+_REAL = (torch.float32, torch.float64)
+_ANY = (*_REAL, torch.complex64, torch.complex128, torch.int64)
+_TYPES = {"filters": _REAL, "indices": (torch.int64,), "values": _ANY, "dense": _ANY}
 
 
 def save_state(state: LearningState, path: Path, settings: dict[str, Any]) -> None:
@@ -52,7 +54,7 @@ def load_state(path: Path, settings: dict[str, Any]) -> LearningState | None:
     try:
         _check_settings(path, card["settings"], settings)
         for name, tensor in tensors.items():
-            if tensor.dtype not in _TYPES:
+            if tensor.dtype not in _TYPES.get(name.partition("/")[0], ()):
                 raise ValueError(f"{name} is of {tensor.dtype}")
         if not all(type(card[name]) is int and card[name] >= 0 for name in ("passes", "reseeded")):
             raise ValueError("its counts are none")

@@ -98,7 +98,7 @@ def resume(
         groups = [{"lr": float(group["lr"]), "betas": tuple(map(float, group["betas"]))} for group in card["groups"]]
         if not 1 <= len(losses) <= arguments["epochs"] or len(groups) != len(optimiser.param_groups):
             raise ValueError(f"{len(losses)} epochs, {len(groups)} groups")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no intact checkpoint ({error})", "delete it and train again") from None
     module.load_state_dict({name: tensors[_MODULE + name] for name in module.state_dict()})
     moments = {index: {name: tensors[f"{_OPTIMISER}{index}.{name}"] for name in _MOMENTS} for index in kept}

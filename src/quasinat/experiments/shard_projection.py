@@ -13,6 +13,7 @@ from quasinat.experiments.progress import Progress, Silent
 from quasinat.experiments.ray_engine import run_on_ray
 from quasinat.experiments.shard_tasks import Job, Record, Task, plan, usable
 from quasinat.experiments.transforms import NamedTransform
+from quasinat.files import parsed_json
 
 MANIFEST = "manifest.json"
 MADE_BY = "quasinat project"
@@ -136,10 +137,8 @@ def _take(destination: Place, job: Job) -> None:
 
 
 def _read(destination: Place) -> Record:
-    import json
-
     try:
-        manifest = json.loads(destination.read(MANIFEST))
+        manifest = parsed_json(destination.read(MANIFEST))
     except (InputError, ValueError):
         return {}
     return manifest if isinstance(manifest, dict) else {}

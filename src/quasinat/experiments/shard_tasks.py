@@ -23,6 +23,7 @@ from quasinat.data.sample import Sample
 from quasinat.data.shard_formats import SHARD_FORMATS, format_of
 from quasinat.errors import InputError, UsageError
 from quasinat.experiments.transforms import NamedTransform
+from quasinat.files import parsed_json
 
 RECORDS = ".quasinat"  # the folder in the destination that says of each shard what it is
 _CONVERT = {1: "grey", 3: "rgb"}
@@ -142,7 +143,7 @@ def run_task(
 def finished(job: Job, task: Task) -> Record | None:
     """The record of a task's shard, if that is there, whole and of this job."""
     try:
-        record: Record = json.loads(job.destination.read(_record_of(task)))
+        record: Record = parsed_json(job.destination.read(_record_of(task)))
         content = job.destination.read(record["shard"])
     except (InputError, KeyError, TypeError, ValueError):
         return None

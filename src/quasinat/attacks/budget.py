@@ -113,9 +113,8 @@ class Linf(Budget):
         return 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
 
     def stretched(self, images: Images, direction: Images, fraction: float = 1.0) -> Images:
-        return direction * _spread(
-            fraction * self.reach(images[:1])
-        )  # signs have the length 1, or 0 where all are zero
+        length = fraction * self.reach(images[:1])
+        return direction * _spread(length)  # signs have the length 1, or 0 where all are zero
 
     def project(self, images: Images, perturbed: Images) -> Images:
         return (perturbed - images).clamp_(-self.radius, self.radius).add_(images).clamp_(0, 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from quasinat.arrays import Images
 from quasinat.artefact import check_state, read_artefact, write_artefact
+from quasinat.errors import InputError
 from quasinat.networks.pixelcnn import PixelCNN
 from quasinat.parallel import mine
 from quasinat.strata.autoencoder import positive

@@ -75,6 +75,7 @@ def _continue(url: str, part: Path, done: int, most: int, report: Callable[[int]
         request = urllib.request.Request(url, headers=headers | ({"Range": f"bytes={done}-"} if done else {}))
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416 and done:  # there is nothing after what we have: whole, or of another file
             return 0
         raise InputError(f"{url} answers {error.code} {error.reason}", "check the address, or try later") from None

@@ -3,6 +3,8 @@
 #   make bench   the solvers against their goals and SPORCO, ten minutes (ARGS="--root DIR" for CIFAR-10 and ImageNet)
 #   make test    lint, types and tests with coverage, in two processes   (JOBS=8 for eight)
 #   make docs    the documentation as a site, in build/site
+#   make fuzz    100,000 damaged inputs for every reader        make soak    that, and the tests that take minutes
+#   make audit   the pinned packages' known vulnerabilities      make sbom    build/sbom.json, what is installed
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +13,7 @@ BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard src/quasinat/*/
 ARGS ?=
 JOBS ?= 2
 
-.PHONY: demo bench test docs install install-dev format clean
+.PHONY: demo bench test docs fuzz soak audit sbom install install-dev format clean
 
 demo: install
 	$(BIN)/quasinat demo $(ARGS)
@@ -29,6 +31,23 @@ docs: install-dev
 	$(BIN)/python tools/commands_page.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "build/site/index.html"
+
+fuzz: install-dev
+	$(BIN)/python benchmarks/fuzz.py --cases 100000 --out results/reliability/fuzz.json $(ARGS)
+	$(BIN)/python benchmarks/reliability_page.py
+
+soak: install-dev
+	QUASINAT_SOAK=1 $(BIN)/python -m pytest tests/hardening
+	$(BIN)/python benchmarks/soak.py --minutes 10
+	$(BIN)/python benchmarks/service_page.py
+	$(MAKE) fuzz
+
+audit: install-dev
+	$(BIN)/python tools/audit.py $(ARGS)
+
+sbom: install-dev
+	mkdir -p build
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

@@ -32,6 +32,7 @@ from typing import Any
 
 from fuzz_readers import READERS, Reader
 from quasinat.errors import QuasinatError
+from quasinat.files import read_json, write_json
 
 SECONDS = 10.0  # of a processor for one case
 PATIENCE = 120.0  # seconds by the clock, on a machine that is busy with other things
@@ -40,6 +41,7 @@ SPACE = 2**32  # of address space beside it: what is reserved and not touched co
 LINE = 4000  # characters of a refusal
 CHUNK = 500  # cases of a worker
 READ, REFUSED, FINDING = "read", "refused", "finding"
+TOTALS = {"cases": "cases", "read": READ, "refused": REFUSED, "findings": FINDING}
 
 
 @dataclass(frozen=True)
@@ -194,33 +196,41 @@ def shares(total: int, names: list[str]) -> dict[str, int]:
     return {name: -int(-total * READERS[name].weight // whole) for name in names}
 
 
-def summary(verdicts: list[Verdict], seed: int, seconds: float) -> dict[str, Any]:
-    """The result file."""
+def summary(
+    verdicts: list[Verdict], seed: int, seconds: float, earlier: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The result file.
+
+    Args:
+        earlier: an earlier one of the same seed, whose other readers are kept; each names the code that it is of.
+    """
     from importlib.metadata import version
 
-    from quasinat.evaluation.record import provenance
+    from quasinat.evaluation.record import code_fingerprint, provenance
 
-    readers = {}
+    readers, findings = {}, {}
+    if earlier is not None and earlier["seed"] == seed:
+        code, seconds = earlier["provenance"]["code"], seconds + earlier["seconds"]
+        readers = {name: {"code": code, **entry} for name, entry in earlier["readers"].items()}
+        findings = {found["kind"]: found for found in earlier["kinds of finding"]}
     for name in dict.fromkeys(verdict.reader for verdict in verdicts):
         own = [verdict for verdict in verdicts if verdict.reader == name]
         readers[name] = {
+            "code": code_fingerprint(),
             "cases": len(own),
             **{outcome: sum(verdict.outcome == outcome for verdict in own) for outcome in (READ, REFUSED, FINDING)},
             "slowest, s": round(max(verdict.seconds for verdict in own), 3),
             "most memory, MB": round(max(verdict.memory for verdict in own) / 1e6, 1),
         }
-    findings = [verdict for verdict in verdicts if verdict.outcome == FINDING]
-    slowest = max(verdicts, key=lambda verdict: verdict.seconds)
-    largest = max(verdicts, key=lambda verdict: verdict.memory)
+        findings = {kind: found for kind, found in findings.items() if found["reader"] != name}
+        findings |= {verdict.kind: asdict(verdict) for verdict in reversed(own) if verdict.outcome == FINDING}
+    every = readers.values()
     packages = ("pillow", "safetensors", "numpy", "pyarrow")
     return {
-        "cases": len(verdicts),
-        "read": sum(verdict.outcome == READ for verdict in verdicts),
-        "refused": sum(verdict.outcome == REFUSED for verdict in verdicts),
-        "findings": len(findings),
-        "kinds of finding": [asdict(verdict) for verdict in {v.kind: v for v in reversed(findings)}.values()],
-        "slowest": {"reader": slowest.reader, "case": slowest.case, "seconds": round(slowest.seconds, 3)},
-        "most memory": {"reader": largest.reader, "case": largest.case, "MB": round(largest.memory / 1e6, 1)},
+        **{name: sum(entry[key] for entry in every) for name, key in TOTALS.items()},
+        "kinds of finding": list(findings.values()),
+        "slowest, s": max(entry["slowest, s"] for entry in every),
+        "most memory, MB": max(entry["most memory, MB"] for entry in every),
         "limits": {
             "seconds of a processor": SECONDS,
             "seconds": PATIENCE,
@@ -230,7 +240,7 @@ def summary(verdicts: list[Verdict], seed: int, seconds: float) -> dict[str, Any
         },
         "seed": seed,
         "seconds": round(seconds, 1),
-        "readers": readers,
+        "readers": {name: readers[name] for name in READERS if name in readers},
         "provenance": {**provenance(), **{name: version(name) for name in packages}},
     }
 
@@ -279,7 +289,7 @@ def main() -> int:
     parser.add_argument(
         "--atheris", choices=list(READERS), help="guided by coverage; further arguments are libFuzzer's"
     )
-    parser.add_argument("--out", type=Path, help="the result file")
+    parser.add_argument("--out", type=Path, help="the result file; with --reader, its other readers are kept")
     given, further = parser.parse_known_args()
     if given.atheris:
         guided(given.atheris, further)
@@ -296,10 +306,9 @@ def main() -> int:
         for own in pool.map(lambda part: list(run(*part, given.seed)), parts):
             verdicts += own
             print(told(own, time.monotonic() - began), flush=True)
-    result = summary(verdicts, given.seed, time.monotonic() - began)
+    earlier = read_json(given.out) if given.reader and given.out and given.out.is_file() else None
+    result = summary(verdicts, given.seed, time.monotonic() - began, earlier)
     if given.out:
-        from quasinat.files import write_json
-
         write_json(given.out, result)
     print(f"{result['cases']} cases, {result['findings']} findings")
     return 1 if result["findings"] else 0

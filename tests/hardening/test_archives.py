@@ -128,6 +128,27 @@ def test_a_bomb_is_refused_and_takes_no_more_than_the_limit(
     assert most < 2**23
 
 
+def test_headers_of_headers_without_end_are_refused() -> None:
+    header = bytearray(archive([("a" * 10, b"")])[:512])
+    header[156:157] = b"L"  # GNU's long name of the next member, which has one again
+    header[124:136] = b"00000000000\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    found = answer(lambda: read_tar(bytes(header) * 3000, "x.tar"))
+    assert isinstance(found, InputError)
+    assert is_clear(found)
+
+
+@pytest.mark.parametrize("size", [b"\x80" + b"\xff" * 11, b"\xff" * 12, b"\x80" + (2**63).to_bytes(11, "big")])
+def test_a_size_beyond_any_file_is_refused(size: bytes) -> None:
+    header = bytearray(archive([("a.png", b"1" * 512)]))
+    header[124:136] = size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    found = answer(lambda: read_tar(bytes(header), "x.tar"))
+    assert found == [] or (isinstance(found, InputError) and is_clear(found))
+
+
 def test_a_tar_of_several_xz_streams_is_read() -> None:
     whole = archive([("a.png", b"1" * 3000)])
     parts = [lzma.compress(whole[:1000]), bytes(4), lzma.compress(whole[1000:])]

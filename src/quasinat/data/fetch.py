@@ -9,6 +9,7 @@ from pathlib import Path
 
 from quasinat.data.cifar10 import FOLDER
 from quasinat.data.download import download
+from quasinat.data.tars import DAMAGE
 from quasinat.errors import InputError
 from quasinat.files import write_atomically
 
@@ -89,7 +90,7 @@ def _contents(archive: Path, names: list[str], remedy: str) -> Iterator[tuple[st
                     raise KeyError(f"{name} is no file of at most {LARGEST} bytes")
                 file = held.extractfile(member)
                 yield name, b"" if file is None else file.read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError, KeyError, ValueError) as error:
+    except (tarfile.TarError, zlib.error, LookupError, *DAMAGE) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{archive} is no intact archive of CIFAR-10 ({error})", remedy) from None

@@ -15,6 +15,8 @@ from quasinat.data.unpacking import most_unpacked, unpacked
 from quasinat.errors import InputError
 
 IMAGE = "png"  # the suffix that images are written with
+# What else a header can make the standard library raise: sizes beyond any file, headers of headers without end.
+DAMAGE = (EOFError, OSError, OverflowError, RecursionError, ValueError)
 
 
 def read_tar(content: bytes, name: str) -> list[Sample]:
@@ -48,7 +50,7 @@ def read_tar(content: bytes, name: str) -> list[Sample]:
                 found[-1][1][suffix] = _whole(file.read(), member.size)
     except InputError:
         raise
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, *DAMAGE) as error:
         reason = "empty" if not content else str(error)
         raise InputError(f"{name} is damaged or no tar ({reason})", "make it again, or leave it out") from None
     return [_sample(key, parts) for key, parts in found]

@@ -1,0 +1,63 @@
+"""docs/reliability.md shows what its result files say, and states the limits that the code has."""
+
+import json
+from pathlib import Path
+
+from hardening.test_threads import TOLERANCE
+from pages import page_module
+from quasinat import files, layer
+from quasinat.data import fetch, image_tree, unpacking
+from quasinat.errors import LONGEST
+from quasinat.sparse_coding import solver_card
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "results" / "reliability"
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_page_is_that_of_the_result_files() -> None:
+    made = page_module("reliability_page")
+    sections = made.sections(FOLDER)
+    assert made.update(text("docs/reliability.md"), sections) == text("docs/reliability.md")
+    assert f"{json.loads(text('results/reliability/fuzz.json'))['cases']:,} cases" in sections["fuzz"]
+
+
+def test_the_soaks_section_is_there_with_its_file_only() -> None:
+    made = page_module("reliability_page")
+    assert made.soaked(None) == ""
+    assert "| requests | 1,000 |" in made.soaked({"requests": 1000, "each": {"a": 1}})
+    assert ("## The service under load" in text("docs/reliability.md")) == (FOLDER / "soak.json").is_file()
+
+
+def test_every_fuzzed_reader_is_in_the_list_of_readers() -> None:
+    listed = text("docs/reliability.md").split("| reader | what it reads | where |")[1].split("###")[0]
+    named = {name.strip() for line in listed.splitlines()[2:] if line for name in line.split("|")[1].split(",")}
+    assert named == set(page_module("fuzz").READERS)
+
+
+def test_every_reader_has_at_least_the_cases_that_are_stated() -> None:
+    cases = sorted(reader["cases"] for reader in json.loads(text("results/reliability/fuzz.json"))["readers"].values())
+    stated = " ".join(text("SECURITY.md").split())
+    assert "every reader withstands at least 1,500 damaged inputs, the dearest one 300" in stated
+    assert cases[0] >= 300
+    assert cases[1] >= 1500
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    stated = " ".join(text("SECURITY.md").split())
+    assert unpacking.UNPACKED == 2**30
+    assert "what a compressed tar or a table unpacks to | 1 GiB, or twice its own size" in stated
+    assert f"xz's own tables | {unpacking.XZ_MEMORY // 2**20} MiB" in stated
+    assert f"a file of CIFAR-10's archive | {fetch.LARGEST // 2**20} MiB" in stated
+    assert f"JSON | {files.DEPTH} levels" in stated
+    assert f"steps, passes and threads that a file can ask for | {solver_card.MOST:,}" in stated
+    assert f"filter updates that a file can ask for | {layer.MOST_REFINES:,}" in stated
+    assert f"linked folders on one path | {image_tree.LINKS}" in stated
+    assert f"characters of an error's problem | {LONGEST:,}" in stated
+
+
+def test_the_determinism_stated_is_the_one_tested() -> None:
+    assert f"the stated tolerance is {TOLERANCE:g}," in text("docs/reliability.md")

@@ -15,9 +15,9 @@ def fuzzed(result: dict[str, Any]) -> str:
     made, limits = result["provenance"], result["limits"]
     versions = ", ".join(f"{name} {made[name]}" for name in ("torch", "pillow", "safetensors", "pyarrow", "numpy"))
     lines = [
-        f"{result['cases']:,} cases, seed {result['seed']}: {result['read']:,} read, {result['refused']:,} refused in one "
-        f"line, **{result['findings']} findings**. The slowest took {result['slowest, s']:.1f} s by the clock of a busy "
-        f"machine, the largest {result['most memory, MB']:,.0f} MB beside what the process holds; the limits are "
+        f"{result['cases']:,} cases, seed {result['seed']}: {result['read']:,} read, {result['refused']:,} refused in "
+        f"one line, **{result['findings']} findings**. The slowest took {result['slowest, s']:.1f} s by the clock of a "
+        f"busy machine, the largest {result['most memory, MB']:,.0f} MB beside what the process holds; the limits are "
         f"{limits['seconds of a processor']:.0f} s of a processor, {limits['seconds']:.0f} s by the clock and "
         f"{limits['MB']:,.0f} MB. Python {made['python']}, {versions}.",
         "",

@@ -53,7 +53,8 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"xz's own tables | {unpacking.XZ_MEMORY // 2**20} MiB" in stated
     assert f"a file of CIFAR-10's archive | {fetch.LARGEST // 2**20} MiB" in stated
     assert f"JSON | {files.DEPTH} levels" in stated
-    assert f"steps, passes and threads that a file can ask for | {solver_card.MOST:,}" in stated
+    assert f"steps and passes that a file can ask for | {solver_card.MOST:,}" in stated
+    assert f"threads that a file can ask for | {solver_card.MOST_THREADS:,}" in stated
     assert f"filter updates that a file can ask for | {layer.MOST_REFINES:,}" in stated
     assert f"linked folders on one path | {image_tree.LINKS}" in stated
     assert f"characters of an error's problem | {LONGEST:,}" in stated

@@ -8,7 +8,8 @@ import torch
 from quasinat.sparse_coding.admm import STORAGE
 from quasinat.sparse_coding.solve import SOLVERS, Solver
 
-MOST = 100_000  # steps, passes or threads that a file can ask for: it decides how long a computation may take
+MOST = 100_000  # steps and passes that a file can ask for: they decide how long a computation takes
+MOST_THREADS = 1024  # more than a machine can start end the process
 _STORAGE = {str(dtype): dtype for dtype in STORAGE}
 
 
@@ -47,7 +48,7 @@ def solver_from(card: dict[str, Any]) -> Solver:
 
 
 def _fits(name: str, value: Any, default: Any) -> bool:
-    """Whether a value of a card is of the type of the hyperparameter, and not beyond `MOST`."""
+    """Whether a value of a card is of the type of the hyperparameter, and within its limit."""
     if value is None:
         return default is None
     if name == "storage" or isinstance(default, str):
@@ -55,5 +56,5 @@ def _fits(name: str, value: Any, default: Any) -> bool:
     if isinstance(default, bool):
         return isinstance(value, bool)
     if type(default) is int or name == "threads":
-        return type(value) is int and value <= MOST
+        return type(value) is int and value <= (MOST_THREADS if name == "threads" else MOST)
     return type(value) in (int, float)

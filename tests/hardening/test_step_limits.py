@@ -16,8 +16,8 @@ from quasinat.sparse_coding.solution import Result, Solution
 SPARSITY = 0.02
 FILTERS = universal(1).filters[0]
 SOLVERS: dict[str, Any] = {
-    "admm": ADMM(tolerance=1e-3, check_every=1),
-    "adaptive admm": ADMM(tolerance=1e-3, check_every=1, adaptive=True),
+    "admm": ADMM(tolerance=1e-2, check_every=1),
+    "adaptive admm": ADMM(tolerance=1e-2, check_every=1, adaptive=True),
     "coordinate descent": CoordinateDescent(tolerance=1e-3, threads=1),
 }
 if available():
@@ -29,7 +29,7 @@ def solved(images: Tensor, solver: Any) -> Solution:
     return solve(SparseCodingProblem(images, FILTERS, SPARSITY), solver)
 
 
-def climbed(solver: Any, rounds: int = 12, each: int = 6) -> tuple[int, Tensor]:
+def climbed(solver: Any, rounds: int = 8, each: int = 6) -> tuple[int, Tensor]:
     """The steps that an attacker's image needs, and the image: random search for more steps, from a photograph."""
     generator = torch.Generator().manual_seed(0)
     best = images_of(1, 1, 16, 16)
@@ -71,7 +71,7 @@ def test_the_time_is_in_proportion_to_the_limit(solver: Any) -> None:
         return min(times)
 
     seconds(4)  # what is made once
-    few, many = seconds(40), seconds(400)
+    few, many = seconds(30), seconds(300)
     assert many < 3 * 10 * few
 
 

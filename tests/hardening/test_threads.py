@@ -41,13 +41,13 @@ def apart(found: list[torch.Tensor]) -> float:
 @pytest.mark.parametrize("make", [universal, stratified])
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
 def test_a_projection_does_not_depend_on_the_threads(make: Any, solver: Any) -> None:
-    layer, images = make(3, solver=solver), images_of(3, 5, 40, 33)
+    layer, images = make(3, solver=solver), images_of(3, 5, 16, 15)
     assert apart(each(lambda: layer(images))) <= TOLERANCE
 
 
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
 def test_codes_objectives_and_steps_do_not_depend_on_the_threads(solver: Any) -> None:
-    problem = SparseCodingProblem(images_of(1, 5, 24, 31), universal(1).filters[0], 0.05)
+    problem = SparseCodingProblem(images_of(1, 5, 16, 15), universal(1).filters[0], 0.05)
     for name in ("codes", "objective", "steps"):
         assert apart(each(lambda name=name: getattr(solve(problem, solver), name).double())) <= TOLERANCE  # type: ignore[misc]
 

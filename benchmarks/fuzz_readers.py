@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from random import Random
 from threading import Thread
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -65,7 +66,7 @@ def pictures(kind: str) -> Callable[[], Sequence[bytes]]:
         modes = {"JPEG": ("RGB", "L", "CMYK"), "PPM": ("RGB", "L", "1"), "WEBP": ("RGB", "RGBA")}
         for mode in modes.get(kind, ("RGB", "L", "P", "1")) + (("RGBA", "LA", "I;16") if kind == "PNG" else ()):
             size = (24, 19)
-            picture = Image.effect_noise(size, 90)
+            picture = Image.frombytes("L", size, Random(0).randbytes(size[0] * size[1]))
             if mode == "I;16":
                 picture = Image.frombytes(mode, size, bytes(range(76)) * 12)
             options: dict[str, Any] = {"compression": "tiff_lzw"} if (kind, mode) == ("TIFF", "RGB") else {}

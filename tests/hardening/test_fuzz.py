@@ -13,7 +13,7 @@ from pages import page_module
 from quasinat.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = 1500  # of all readers together; `make fuzz` runs 100,000
+CASES = 1000  # of all readers together; `make fuzz` runs 100,000
 
 fuzz = page_module("fuzz")
 FLAWS: dict[str, Callable[[bytes, Path], object]] = {}
@@ -83,7 +83,7 @@ KINDS = {
 def strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short limits, and readers with known flaws."""
     monkeypatch.setattr(fuzz, "SECONDS", 0.5)
-    monkeypatch.setattr(fuzz, "PATIENCE", 5.0)
+    monkeypatch.setattr(fuzz, "PATIENCE", 2.5)
     monkeypatch.setattr(fuzz, "MEMORY", 2**25)
     for name, read in FLAWS.items():
         monkeypatch.setitem(fuzz.READERS, name, fuzz.Reader(lambda: [b"seed"], read))

@@ -11,6 +11,7 @@ a hang, or more memory than the limit.
 """
 
 import argparse
+import faulthandler
 import gc
 import mmap
 import multiprocessing
@@ -120,6 +121,7 @@ def _forget_peak() -> None:
 
 def _work(name: str, cases: range, seed: int, shared: mmap.mmap, out: Any) -> None:
     """A worker: says in `shared` which case it is at and since when, and sends the verdicts."""
+    faulthandler.disable()  # where the tests have it on: a crash is told by the parent
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
     os.dup2(sys.stderr.fileno(), 2)
     reader = READERS[name]

@@ -16,18 +16,19 @@ def code_blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
 
 
-def run_page(page: str, *, shell: bool) -> None:
-    """Runs the Python of a page, in order and in one namespace; with `shell` its `quasinat` commands in between too."""
+def run_page(page: str, *, commands: bool) -> dict[str, object]:
+    """What a page's Python named, run in order and in one namespace, with `commands` its `quasinat` ones in between."""
     from quasinat import cli
 
     names: dict[str, object] = {"__name__": "page"}
     for language, block in re.findall(r"^```(python|sh)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE):
         if language == "python":
             exec(compile(block, "page.md", "exec"), names)
-        elif shell:
+        elif commands:
             for words in command_lines(block):
                 assert words[0] == "quasinat", words
                 assert cli.run(words[1:]) == 0, words
+    return names
 
 
 def command_lines(block: str) -> list[list[str]]:

@@ -52,4 +52,4 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
     assert code_blocks(text, "python")
     with torch.random.fork_rng(devices=[]):
-        run_page(text, shell=PAGES[page])
+        run_page(text, commands=PAGES[page])

@@ -31,7 +31,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         assert shown in page
         page = page.replace(shown, run)
     with torch.random.fork_rng(devices=[]):
-        run_page(page, shell=True)
+        run_page(page, commands=True)
     assert {"photos.stl", "filters.png", "projected", "retrained.safetensors", "white-box"} <= {
         path.name for path in tmp_path.iterdir()
     }

@@ -1,7 +1,6 @@
 """The Sparse Transformation Layer: image to its projection T(x) on the quasi-natural space (the paper, section 3.2)."""
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from quasinat.arrays import Filters, Images, PerImageInt
 from quasinat.artefact import Card, check_numbers, check_tensors, read_artefact, write_artefact
 from quasinat.errors import InputError, UsageError
-from quasinat.layer_options import Clipping, Normalise, RefineOver, check_clipping, check_options
+from quasinat.layer_options import Clipping, Normalise, RefineOver, check_clipping, check_options, check_stored
 from quasinat.sparse_coding import (
     Adjoint,
     Auto,
@@ -33,7 +32,6 @@ from quasinat.strata import Split, Strata, split_bands, strata_from
 KIND = "layer"
 RANGE_SLACK = 1e-3  # what rounding in half precision may add
 REFINE_STEPS = 10  # gradient steps of one filter update
-MOST_REFINES = 1000  # filter updates that a file can ask for
 
 
 class SparseTransformationLayer(nn.Module):
@@ -274,10 +272,7 @@ class SparseTransformationLayer(nn.Module):
             check_tensors(path, own, {"filters": tuple(settings["shape"])})
             check_numbers(path, "filters", own["filters"])
             sparsity, refine = settings["sparsity"], settings["refine"]
-            if type(sparsity) not in (int, float) or not 0 <= sparsity < math.inf:
-                raise ValueError(f"lambda {sparsity!r}")
-            if type(refine) is not int or not 0 <= refine <= MOST_REFINES:
-                raise ValueError(f"refine {refine!r}")
+            check_stored(sparsity, refine)
             strata = None
             if stratified:
                 strata = strata_from(settings["strata"], tensors, prefix="strata.", path=path)

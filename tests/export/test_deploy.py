@@ -3,7 +3,6 @@
 import importlib.metadata
 import importlib.util
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from layers import images_of, stratified, universal
+from pages import code_blocks, run_page
 from quasinat.cli.app import app
 from quasinat.defended import Defended
 from quasinat.errors import InputError, UsageError
@@ -153,9 +153,7 @@ def test_the_code_of_the_page_runs(as_onnx: Exported, tmp_path: Path, monkeypatc
     export(universal(), tmp_path / "cifar10.pt2", steps=1, image_size=SIZE)
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]
-    for block in blocks:
-        names: dict[str, object] = {}
-        exec(block, names)
+    for block in code_blocks(page, "python")[:2]:
+        names = run_page(f"```python\n{block}```", commands=False)
         assert tuple(names["transformed"].shape) == (3, 3, SIZE, SIZE)  # type: ignore[attr-defined]
         assert names["card"]["kind"] == "exported"  # type: ignore[index]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hardening.test_threads import TOLERANCES
 from pages import page_module
-from quasinat import files, layer
+from quasinat import files
 from quasinat.data import fetch, image_tree, unpacking
 from quasinat.errors import LONGEST
 from quasinat.sparse_coding import solver_card
@@ -55,7 +55,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"JSON | {files.DEPTH} levels" in stated
     assert f"steps and passes that a file can ask for | {solver_card.MOST:,}" in stated
     assert f"threads that a file can ask for | {solver_card.MOST_THREADS:,}" in stated
-    assert f"filter updates that a file can ask for | {layer.MOST_REFINES:,}" in stated
+    assert f"filter updates that a file can ask for | {layer_options.MOST_REFINES:,}" in stated
     assert f"linked folders on one path | {image_tree.LINKS}" in stated
     assert f"characters of an error's problem | {LONGEST:,}" in stated
 

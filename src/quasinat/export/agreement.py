@@ -32,7 +32,13 @@ class Agreement:
 def agreement(
     ours: Callable[[Images], Outputs], theirs: Callable[[Images], Outputs], images: Images, *, batch_size: int = 16
 ) -> Agreement:
-    """How far `ours` is from `theirs` on `images`; both give images, or both give logits."""
+    """How far `ours` is from `theirs`; both give images, or both give logits.
+
+    Args:
+        ours, theirs: of images `B C H W`.
+        images: `N C H W`, in [0, 1].
+        batch_size: images at a time.
+    """
     with torch.no_grad():
         first, second = (torch.cat([module(part) for part in images.split(batch_size)]) for module in (ours, theirs))
     apart = (first - second).abs()

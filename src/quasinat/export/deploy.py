@@ -33,6 +33,11 @@ class Exported:
 
     `with_layer` holds it against the layer as it is, so that the error of the steps is in it; `with_module` against
     the fixed module that was exported, which leaves what the format and its runtime add.
+
+    Attributes:
+        path: the file.
+        card: what it says of itself: the layer's fingerprint, steps, size, versions and these errors.
+        with_layer, with_module: the two comparisons.
     """
 
     path: Path

@@ -21,7 +21,12 @@ STEPS = 80
 
 
 class FixedState(NamedTuple):
-    """Where a call ended, for the next image of a stream: the solver's maps, `B K H W`, and the strata, `B`."""
+    """Where a call ended, for the next image of a stream.
+
+    Attributes:
+        maps: the solver's, `B K H W`.
+        members: the strata, `B`.
+    """
 
     maps: State
     members: PerImageInt

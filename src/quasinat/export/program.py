@@ -45,6 +45,9 @@ def write_program(path: Path, program: torch.export.ExportedProgram, card: Card)
 def load_program(path: str | Path) -> tuple[Callable[[Images], torch.Tensor], Card]:
     """What `write_program` wrote: a function of images `B C H W`, and the card.
 
+    Args:
+        path: of the file, which is a program: load none that you would not run.
+
     Raises:
         InputError: the file is missing, or no such program.
     """

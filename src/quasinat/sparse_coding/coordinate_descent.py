@@ -125,8 +125,6 @@ def unsuitable(problem: SparseCodingProblem) -> str | None:
         return available()
     if images.device.type != "cpu":
         return f"the images are on {images.device.type}"
-    if images.dtype not in binding.SUFFIXES:
-        return f"the images are {images.dtype}"
     if problem.mask is not None:
         return "the problem has a mask"
     if problem.sparsity == 0:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hardening.test_threads import TOLERANCES
 from pages import page_module
-from quasinat import files
+from quasinat import files, layer_options
 from quasinat.data import fetch, image_tree, unpacking
 from quasinat.errors import LONGEST
 from quasinat.sparse_coding import solver_card

@@ -507,6 +507,26 @@ TABLES = files_of("results/tables/table1-smoke.json", "results/tables/table4-smo
 JSON = mutations.mixed(mutations.json_text, 0.8)
 TENSORS = mutations.mixed(mutations.safetensors, 0.8)
 
+
+def bodies() -> Sequence[bytes]:
+    """Small pictures of the formats that the service takes."""
+    return [content for kind in ("PNG", "JPEG", "WEBP", "BMP") for content in pictures(kind)()]
+
+
+def read_body(content: bytes, folder: Path) -> object:
+    """As the service reads the body of a request."""
+    from quasinat.serving.pictures import decode
+
+    return decode(content, 3, max_pixels=2**20, least_side=8)
+
+
+def read_demo_body(content: bytes, folder: Path) -> object:
+    """As its demo page does."""
+    from quasinat.serving.demo import read_image as read
+
+    return read(content, "rgb", 32)
+
+
 READERS: dict[str, Reader] = {
     "png": Reader(pictures("PNG"), read_image, mutations.mixed(mutations.png), 1.5),
     "jpeg": Reader(pictures("JPEG"), read_image),
@@ -515,6 +535,8 @@ READERS: dict[str, Reader] = {
     "ppm": Reader(pictures("PPM"), read_image),
     "tiff": Reader(pictures("TIFF"), read_image, weight=1.5),
     "webp": Reader(pictures("WEBP"), read_image),
+    "http body": Reader(bodies, read_body, mutations.mixed(mutations.png), 2),
+    "demo body": Reader(bodies, read_demo_body, mutations.mixed(mutations.png)),
     "cifar-10 batch": Reader(batches, read_cifar10, mutations.mixed(mutations.pickled), 2),
     "layer": Reader(layers, read_layer, TENSORS, 2),
     "strata": Reader(strata, read_strata, TENSORS),

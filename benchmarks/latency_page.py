@@ -31,20 +31,36 @@ def _of_size(side: str, part: dict[str, Any], steps: list[str]) -> list[str]:
         "| --- |" + " ---: |" * (4 + 2 * len(ENGINES)),
     ]
     lines += [_row(count, part, count, images) for count in steps]
+    lines += [_bounded(most, row) for most, row in part["bounded"].items()]
     lines += [_row("adaptive, the layer as it is", part, "adaptive", images), _row("exact", part, "exact", images), ""]
     return lines
+
+
+def _bounded(most: str, row: dict[str, Any]) -> str:
+    """Coordinate descent held to so many looks, in the same columns; it runs in PyTorch only."""
+    times = f"{_short(row['p50'])} / {_short(row['p99'])}"
+    return (
+        "| "
+        + " | ".join(
+            [f"adaptive, {most} looks at most", *_quality(row), times, "", "", _short(row["images a second"]), "", ""]
+        )
+        + " |"
+    )
+
+
+def _quality(row: dict[str, Any]) -> list[str]:
+    return [
+        f"{row['largest']:.1e}",
+        f"{row['mean']:.1e}",
+        f"{100 * row['accuracy']:.1f} %",
+        f"{100 * row['same label']:.1f} %",
+    ]
 
 
 def _row(name: str, part: dict[str, Any], key: str, images: int) -> str:
     curve = part["curve"][key]
     fewer = "" if curve["images"] == images else f" ({curve['images']} images)"
-    cells = [
-        name + fewer,
-        f"{curve['largest']:.1e}",
-        f"{curve['mean']:.1e}",
-        f"{100 * curve['accuracy']:.1f} %",
-        f"{100 * curve['same label']:.1f} %",
-    ]
+    cells = [name + fewer, *_quality(curve)]
     speeds = [part[engine].get(key) for engine in ENGINES]
     cells += ["" if speed is None else f"{_short(speed['p50'])} / {_short(speed['p99'])}" for speed in speeds]
     cells += ["" if speed is None else _short(speed["images a second"]) for speed in speeds]
@@ -131,6 +147,15 @@ def draw(found: dict[str, Any], path: Path) -> None:
                 times = [part[engine][steps]["p50"] for steps in steps_of(found)]
                 errors = [part["curve"][steps]["mean"] for steps in steps_of(found)]
                 panel.plot(times, errors, marker=marker, markersize=4.5, color=colour, label=name)
+            held = part["bounded"].values()
+            panel.plot(
+                [row["p50"] for row in held],
+                [row["mean"] for row in held],
+                *("d--",),
+                markersize=4.5,
+                color=COLOURS[3],
+                label="adaptive, 1 to 16 looks at most",
+            )
             adaptive = part["eager"]["adaptive"]["p50"], part["curve"]["adaptive"]["mean"]
             panel.plot(*adaptive, "X", markersize=9, color=COLOURS[3], label="adaptive, the layer as it is")
             panel.set(xscale="log", yscale="log", title=f"{side} px", xlabel="ms for one image, one thread")
@@ -140,7 +165,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
             panel.grid(axis="y")
         panels[0].set_ylabel("mean error of T(x)")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        figure.legend(handles, labels, loc="outside lower center", ncols=5)
         figure.savefig(path, dpi=DOTS)
 
 

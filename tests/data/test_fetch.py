@@ -171,6 +171,7 @@ def test_the_archive_is_fetched_unpacked_and_removed_and_nothing_else_gets_out(s
         (archive_of({f"{FOLDER}/data_batch_1": b"one"}), "no intact archive"),
         (archive_of({f"{FOLDER}/{name}": b"other" for name in FILES}), "holds another data_batch_1"),
     ],
+    ids=["no archive", "cut", "one file", "other files"],  # an archive's bytes hold the time
 )
 def test_what_is_not_the_archive_is_refused(content: bytes, why: str, tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(content)

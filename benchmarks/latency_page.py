@@ -80,14 +80,15 @@ def stream(found: dict[str, Any]) -> str:
     ]
     for side, part in found["sizes"].items():
         for steps in steps_of(found):
-            row = part["stream"].get(steps)
+            row = part.get("stream", {}).get(steps)
             if row:
                 each = " | ".join(f"{row[name]['mean']:.1e}" for name in ("cold", "warm", "still, warm"))
                 lines.append(f"| {side} | {steps} | {each} |")
     lines += ["", "| px | coordinate descent, cold, ms | from the codes of a frame a pixel before, ms |"]
     lines += ["| --- | ---: | ---: |"]
     for side, part in found["sizes"].items():
-        lines.append(f"| {side} | {_short(part['descent']['cold'])} | {_short(part['descent']['warm'])} |")
+        if "descent" in part:
+            lines.append(f"| {side} | {_short(part['descent']['cold'])} | {_short(part['descent']['warm'])} |")
     return "\n".join(lines)
 
 
@@ -159,7 +160,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
             adaptive = part["eager"]["adaptive"]["p50"], part["curve"]["adaptive"]["mean"]
             panel.plot(*adaptive, "X", markersize=9, color=COLOURS[3], label="adaptive, the layer as it is")
             panel.set(xscale="log", yscale="log", title=f"{side} px", xlabel="ms for one image, one thread")
-            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             panel.xaxis.set_minor_formatter(NullFormatter())
             panel.grid(axis="y")

@@ -161,7 +161,7 @@ def read_image(content: bytes, mode: str, side: int) -> tuple[Image, tuple[int, 
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)  # our limit is lower
+            warnings.simplefilter("ignore")  # our limit of pixels is lower, and what Pillow makes do with, it decodes
             with Pillow.open(io.BytesIO(content), formats=FORMATS) as file:
                 width, height = file.size
                 if width * height > MOST_PIXELS:

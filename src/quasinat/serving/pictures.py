@@ -1,6 +1,7 @@
 """From the bytes of a request to pixels, and from T(x) to the bytes of an answer."""
 
 import io
+import warnings
 from pathlib import Path
 
 from jaxtyping import UInt8
@@ -41,11 +42,13 @@ def decode(
     if header.format == "JPEG" and content.count(b"\xff\xda") > _SCANS:
         raise InputError(f"the image has more than {_SCANS} scans", "save it again as a baseline JPEG")
     try:
-        with Pillow.open(io.BytesIO(content), formats=(header.format.upper(),)) as picture:
-            if picture.size != (header.width, header.height):
-                raise InputError(f"the image is not of the {size} that its header says", "save it again")
-            picture.load()
-            return pixels(in_mode(picture, _NAME, _MODES[channels]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow makes do with, it decodes
+            with Pillow.open(io.BytesIO(content), formats=(header.format.upper(),)) as picture:
+                if picture.size != (header.width, header.height):
+                    raise InputError(f"the image is not of the {size} that its header says", "save it again")
+                picture.load()
+                return pixels(in_mode(picture, _NAME, _MODES[channels]))
     except QuasinatError:
         raise
     except Pillow.UnidentifiedImageError:  # whose message is an object's address

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from table import update
+
 ENGINES = {"eager": "PyTorch", "compiled": "torch.compile", "onnxruntime": "onnxruntime"}
 DOTS = 150
 
@@ -80,15 +82,14 @@ def stream(found: dict[str, Any]) -> str:
     ]
     for side, part in found["sizes"].items():
         for steps in steps_of(found):
-            row = part.get("stream", {}).get(steps)
+            row = part["stream"].get(steps)
             if row:
                 each = " | ".join(f"{row[name]['mean']:.1e}" for name in ("cold", "warm", "still, warm"))
                 lines.append(f"| {side} | {steps} | {each} |")
     lines += ["", "| px | coordinate descent, cold, ms | from the codes of a frame a pixel before, ms |"]
     lines += ["| --- | ---: | ---: |"]
     for side, part in found["sizes"].items():
-        if "descent" in part:
-            lines.append(f"| {side} | {_short(part['descent']['cold'])} | {_short(part['descent']['warm'])} |")
+        lines.append(f"| {side} | {_short(part['descent']['cold'])} | {_short(part['descent']['warm'])} |")
     return "\n".join(lines)
 
 
@@ -122,14 +123,6 @@ def sections(folder: Path) -> dict[str, str]:
         "stream": stream(found),
         "choices": choices(found),
     }
-
-
-def update(page: str, parts: dict[str, str]) -> str:
-    """`page` with what stands between `<!-- NAME -->` and `<!-- end -->` replaced by the section of that name."""
-    for name, text in parts.items():
-        start, end = page.index(f"<!-- {name} -->\n") + len(f"<!-- {name} -->\n"), "<!-- end -->"
-        page = page[:start] + text.rstrip("\n") + "\n" + page[page.index(end, start) :]
-    return page
 
 
 def draw(found: dict[str, Any], path: Path) -> None:

@@ -37,11 +37,11 @@ def command_lines(block: str) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def page_module(name: str) -> ModuleType:
-    """`benchmarks/NAME.py`, imported with its neighbours in reach."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
+def page_module(name: str, folder: str = "benchmarks") -> ModuleType:
+    """`FOLDER/NAME.py`, imported with its neighbours in reach."""
+    sys.path.insert(0, str(ROOT / folder))
     try:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

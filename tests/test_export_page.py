@@ -1,27 +1,19 @@
 """docs/export.md shows what its result file says."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from pages import ROOT, page_module
+
 FOLDER = ROOT / "results" / "performance"
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "latency.json").is_file(), reason="benchmarks/latency.py has not been run for results/performance"
-)
 
 
 @pytest.fixture(scope="module")
 def page_maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("latency_page", ROOT / "benchmarks" / "latency_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return page_module("latency_page")
 
 
 def test_the_page_is_that_of_the_result_file(page_maker: ModuleType) -> None:

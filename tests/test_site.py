@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pages import DOCS, ROOT, code_blocks, command_lines
+from pages import DOCS, ROOT, code_blocks, command_lines, page_module
 
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
@@ -21,12 +21,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
     """`tools/commands_page.py`."""
-    spec = importlib.util.spec_from_file_location("commands_page", ROOT / "tools" / "commands_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return page_module("commands_page", "tools")
 
 
 def test_the_commands_page_is_the_command_line(tool: ModuleType) -> None:

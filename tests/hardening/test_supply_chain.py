@@ -1,6 +1,5 @@
 """The audit of the pinned packages says what it did not look up, and the bill of materials lists what is installed."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -12,17 +11,12 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from pages import ROOT, page_module
 
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("audit", ROOT / "tools" / "audit.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return page_module("audit", "tools")
 
 
 @pytest.fixture

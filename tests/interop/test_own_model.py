@@ -164,7 +164,7 @@ def test_torchvision_says_what_its_weights_want(
     monkeypatch.setitem(sys.modules, "torchvision", package)
     model = own_model("torchvision:resnet50")
     assert (model.size, model.labels[4]) == ((24, 24), "e")
-    torch.testing.assert_close(model.mean.flatten(), torch.tensor(MEAN))
+    torch.testing.assert_close(model.normalise.mean.flatten(), torch.tensor(MEAN))
     with pytest.raises(InputError, match="did you mean 'resnet50'"):
         own_model("torchvision:resnet5")
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MODES = {"rgb": "RGB", "grey": "L"}
+CONVERSIONS = {1: "grey", 3: "rgb"}  # by the channels that are asked for
 _CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB")
 # Those of the suffixes. Pillow knows more, and for one of them, EPS, it runs an interpreter on the file.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

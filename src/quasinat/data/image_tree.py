@@ -11,12 +11,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from quasinat.arrays import Image, Images
-from quasinat.data.image_files import FORMATS, SUFFIXES, in_mode, pixels, read_picture
+from quasinat.data.image_files import CONVERSIONS, FORMATS, SUFFIXES, in_mode, pixels, read_picture
 from quasinat.errors import InputError, UsageError
 from quasinat.files import write_bytes
 
 Size = tuple[int, int]  # height, width
-_CONVERT = {1: "grey", 3: "rgb"}
 _MODES = {1: "L", 3: "RGB"}
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 LINKS = 2  # from folder to folder on one path: folders that link to each other make paths without number
@@ -80,7 +79,7 @@ class ImageTree:
             InputError: the file is unreadable, or of more than 8 bits per pixel and channel.
         """
         path = self.root / self.names[index]
-        return pixels(in_mode(read_picture(path), path, _CONVERT[channels])).float() / 255
+        return pixels(in_mode(read_picture(path), path, CONVERSIONS[channels])).float() / 255
 
 
 def picture_size(path: Path) -> Size:

@@ -132,8 +132,8 @@ def defend(
 
 def _wants(model: OwnModel) -> dict[str, Any]:
     return {
-        "mean": model.mean.flatten().tolist(),
-        "deviation": model.deviation.flatten().tolist(),
+        "mean": model.normalise.mean.flatten().tolist(),
+        "deviation": model.normalise.deviation.flatten().tolist(),
         "size": None if model.size is None else list(model.size),
         "parameters": sum(part.numel() for part in model.parameters()),
     }

@@ -7,14 +7,12 @@ import torch
 
 from quasinat.arrays import Images, Labels
 from quasinat.data.draws import generator_for
-from quasinat.data.image_files import crop_centre, in_mode, pixels, read_picture, scale_short_side
+from quasinat.data.image_files import CONVERSIONS, crop_centre, in_mode, pixels, read_picture, scale_short_side
 from quasinat.data.image_tree import ImageTree
 from quasinat.data.imagenet import LABELS, read_class_numbers
 from quasinat.data.shards import Source, open_source
 from quasinat.errors import InputError, UsageError
 from quasinat.interop.own_model import OwnModel, Size
-
-_CONVERT = {1: "grey", 3: "rgb"}
 
 
 @dataclass(frozen=True)
@@ -133,5 +131,5 @@ def _plain(name: str) -> str:
 def _of_size(source: Source, root: Path, index: int, sides: Size | None, channels: int) -> torch.Tensor:
     assert sides is not None
     path = root / source.names[index]
-    picture = in_mode(read_picture(path), path, _CONVERT[channels])
+    picture = in_mode(read_picture(path), path, CONVERSIONS[channels])
     return pixels(crop_centre(scale_short_side(picture, sides[0]), sides[0])).float() / 255

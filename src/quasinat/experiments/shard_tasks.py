@@ -16,7 +16,7 @@ import torch
 
 from quasinat.arrays import Image
 from quasinat.batches import BATCH_PIXELS, project
-from quasinat.data.image_files import SUFFIXES, in_mode, pixels, read_picture
+from quasinat.data.image_files import CONVERSIONS, SUFFIXES, in_mode, pixels, read_picture
 from quasinat.data.image_tree import Size, by_size, png_bytes, to_8_bits
 from quasinat.data.places import Place
 from quasinat.data.sample import Sample
@@ -26,7 +26,6 @@ from quasinat.experiments.transforms import NamedTransform
 from quasinat.files import parsed_json
 
 RECORDS = ".quasinat"  # the folder in the destination that says of each shard what it is
-_CONVERT = {1: "grey", 3: "rgb"}
 Record = dict[str, Any]
 
 
@@ -206,7 +205,7 @@ def _decoded(sample: Sample, transform: NamedTransform) -> Image:
     if sample.image is None:
         raise InputError(f"{sample.key} has no image", "leave it out")
     path = Path(sample.key)
-    picture = in_mode(read_picture(path, sample.image), path, _CONVERT[transform.channels or 3])
+    picture = in_mode(read_picture(path, sample.image), path, CONVERSIONS[transform.channels or 3])
     image = pixels(picture).float() / 255
     transform.check(image[None])
     return image

@@ -6,12 +6,11 @@ from pathlib import Path
 import torch
 
 from quasinat.arrays import Images
-from quasinat.data.image_files import crop_centre, in_mode, pixels, read_picture, scale_short_side
+from quasinat.data.image_files import CONVERSIONS, crop_centre, in_mode, pixels, read_picture, scale_short_side
 from quasinat.data.image_tree import image_names
 from quasinat.errors import InputError
 
 MOST = 64
-_CONVERT = {1: "grey", 3: "rgb"}
 
 
 def images_in(folder: Path, channels: int, side: int) -> Images:
@@ -25,7 +24,7 @@ def images_in(folder: Path, channels: int, side: int) -> Images:
     paths = [folder / name for name in islice(image_names(folder), MOST)]
     if not paths:
         raise InputError(f"{folder} holds no image", "name a folder with images")
-    pictures = [in_mode(read_picture(path), path, _CONVERT[channels]) for path in paths]
+    pictures = [in_mode(read_picture(path), path, CONVERSIONS[channels]) for path in paths]
     return torch.stack([pixels(crop_centre(scale_short_side(each, side), side)) for each in pictures]).float() / 255
 
 

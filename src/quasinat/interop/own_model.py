@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from quasinat.arrays import Images
 from quasinat.defended import LogitsOf
 from quasinat.errors import InputError, UsageError, did_you_mean
-from quasinat.networks import load_classifier, load_mobilenet
+from quasinat.networks import Normalise, load_classifier, load_mobilenet
 
 Size = tuple[int, int]  # height, width
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's weights want them
@@ -36,9 +36,6 @@ class OwnModel(nn.Module):
         UsageError: a deviation that is not above zero, or a mean that is no number.
     """
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(
         self,
         network: nn.Module,
@@ -56,14 +53,15 @@ class OwnModel(nn.Module):
         self.network = network.requires_grad_(False)
         self.size = size
         self.labels = dict(labels or {})
-        self.register_buffer("mean", torch.tensor(tuple(mean)).view(-1, 1, 1))
-        self.register_buffer("deviation", torch.tensor(tuple(deviation)).view(-1, 1, 1))
+        self.normalise = Normalise(max(len(mean), len(deviation)))
+        self.normalise.mean.copy_(torch.tensor(tuple(mean)).view(-1, 1, 1))
+        self.normalise.deviation.copy_(torch.tensor(tuple(deviation)).view(-1, 1, 1))
 
     def forward(self, images: Images) -> Tensor:
         """The network's logits, differentiable in the images."""
         if self.size is not None and tuple(images.shape[-2:]) != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True, align_corners=False)
-        logits: Tensor = self.network((images - self.mean) / self.deviation)
+        logits: Tensor = self.network(self.normalise(images))
         return logits
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from quasinat.arrays import Image
 from quasinat.data import PHOTOGRAPHS, photograph
-from quasinat.data.image_files import in_mode, pixels
+from quasinat.data.image_files import CONVERSIONS, in_mode, pixels
 from quasinat.data.image_tree import png_bytes, to_8_bits
 from quasinat.errors import InputError, QuasinatError, UsageError
 from quasinat.layer import SparseTransformationLayer
@@ -24,7 +24,6 @@ from quasinat.serving.demo_options import parse_options
 MOST_BYTES, MOST_PIXELS = 8 * 2**20, 24_000_000  # of a file
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # Pillow's names of those that it decodes itself
 SAMPLE_SIDE = 96  # pixels of a built-in photograph's middle square
-MODES = {1: "grey", 3: "rgb"}
 POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 PAGE_FILES = {
     "style.css": "text/css",
@@ -69,7 +68,7 @@ def demo_router(
     """
     exhibit = Exhibit(layer, model, plain_model, labels)
     channels = layer.filters.shape[2]
-    if channels not in MODES:
+    if channels not in CONVERSIONS:
         raise UsageError(f"the layer codes images of {channels} channels", "show a layer of grey or RGB images")
     attacked = Attacked()  # touched on the models' thread alone
     router = APIRouter(tags=["demo"])
@@ -113,7 +112,7 @@ def demo_router(
             content = await read_body(request)
 
             def work() -> dict[str, Any]:
-                image, given = read_image(content, MODES[channels], options.side)
+                image, given = read_image(content, CONVERSIONS[channels], options.side)
                 image = image.to(layer.filters)
                 layer.check(image[None])
                 shown = show(exhibit, image, options, attacked.image(exhibit, image, options))

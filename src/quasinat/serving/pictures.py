@@ -8,13 +8,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from quasinat.arrays import Image
-from quasinat.data.image_files import in_mode, pixels
+from quasinat.data.image_files import CONVERSIONS, in_mode, pixels
 from quasinat.data.image_tree import png_bytes, to_8_bits
 from quasinat.errors import InputError, QuasinatError
 from quasinat.serving.header import picture_header
 
 _NAME = Path("the image")  # what messages call it
-_MODES = {1: "grey", 3: "rgb"}
 _SCANS = 100  # of a JPEG image; each takes as long as all its pixels do, and the usual progressive one has ten
 
 
@@ -48,7 +47,7 @@ def decode(
                 if picture.size != (header.width, header.height):
                     raise InputError(f"the image is not of the {size} that its header says", "save it again")
                 picture.load()
-                return pixels(in_mode(picture, _NAME, _MODES[channels]))
+                return pixels(in_mode(picture, _NAME, CONVERSIONS[channels]))
     except QuasinatError:
         raise
     except Pillow.UnidentifiedImageError:  # whose message is an object's address

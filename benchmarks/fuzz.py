@@ -35,7 +35,7 @@ from fuzz_readers import READERS, Reader
 from quasinat.errors import QuasinatError
 from quasinat.files import read_json, write_json
 
-SECONDS = 30.0  # of a processor for one case; an image of the most pixels, decoded several times, takes ten
+SECONDS = 10.0  # of a processor for one case
 PATIENCE = 120.0  # seconds by the clock, on a machine that is busy with other things
 MEMORY = 2**30  # bytes that a case may take beside what the process holds
 SPACE = 2**32  # of address space beside it: what is reserved and not touched counts here

@@ -82,8 +82,8 @@ KINDS = {
 @pytest.fixture
 def strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short limits, and readers with known flaws."""
-    monkeypatch.setattr(fuzz, "SECONDS", 0.5)
-    monkeypatch.setattr(fuzz, "PATIENCE", 2.5)
+    monkeypatch.setattr(fuzz, "SECONDS", 1.0)
+    monkeypatch.setattr(fuzz, "PATIENCE", 4.0)
     monkeypatch.setattr(fuzz, "MEMORY", 2**25)
     for name, read in FLAWS.items():
         monkeypatch.setitem(fuzz.READERS, name, fuzz.Reader(lambda: [b"seed"], read))

@@ -121,6 +121,9 @@ def _forget_peak() -> None:
 
 def _work(name: str, cases: range, seed: int, shared: mmap.mmap, out: Any) -> None:
     """A worker: says in `shared` which case it is at and since when, and sends the verdicts."""
+    import torch
+
+    torch.set_num_threads(1)  # the threads that the parent had are gone in its fork, which would wait for them
     faulthandler.disable()  # where the tests have it on: a crash is told by the parent
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
     os.dup2(sys.stderr.fileno(), 2)

@@ -38,10 +38,13 @@ def command_lines(block: str) -> list[list[str]]:
 
 
 def page_module(name: str, folder: str = "benchmarks") -> ModuleType:
-    """`FOLDER/NAME.py`, imported with its neighbours in reach."""
+    """`FOLDER/NAME.py`, imported once, with its neighbours in reach."""
+    path = ROOT / folder / f"{name}.py"
+    if (known := sys.modules.get(name)) is not None and known.__file__ == str(path):
+        return known  # a second one's classes would be others, which no other process could send back
     sys.path.insert(0, str(ROOT / folder))
     try:
-        spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

@@ -1,0 +1,68 @@
+"""Tiny classifiers of Hugging Face, made on the spot, and their folders as `save_pretrained` writes them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+SIDE = 32
+LABELS = {0: "tench, fish", 1: "dog", 2: "cat"}
+NAMES = ("config.json", "preprocessor_config.json", "model.safetensors")
+
+
+def tiny(family: str, **more: Any) -> nn.Module:
+    """A classifier of three classes for images of 32 pixels a side, always with the same weights."""
+    import transformers
+
+    common = {"num_labels": 3, "id2label": LABELS, **more}
+    made = {
+        "resnet": lambda: transformers.ResNetForImageClassification(
+            transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], **common)
+        ),
+        "vit": lambda: transformers.ViTForImageClassification(
+            transformers.ViTConfig(
+                **{"image_size": SIDE, "patch_size": 16, "hidden_size": 8, "intermediate_size": 8, **common},
+                num_hidden_layers=1,
+                num_attention_heads=2,
+            )
+        ),
+        "mobilevit": lambda: transformers.MobileViTForImageClassification(
+            transformers.MobileViTConfig(
+                image_size=SIDE,
+                hidden_sizes=[8, 8, 8],
+                neck_hidden_sizes=[4, 4, 4, 4, 4, 4, 8],
+                num_attention_heads=2,
+                **common,
+            )
+        ),
+        "efficientnet": lambda: transformers.EfficientNetForImageClassification(
+            transformers.EfficientNetConfig(
+                image_size=SIDE, width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=128, **common
+            )
+        ),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = made[family]()
+        for parameter in network.parameters():  # those that they start with are so small that all images are alike
+            if parameter.ndim > 1:
+                nn.init.kaiming_normal_(parameter)
+        for part in network.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.momentum = None  # of all images that it has seen
+        with torch.no_grad():
+            network.train()(torch.rand(16, network.config.num_channels, SIDE, SIDE))
+    return network.eval()
+
+
+def save(folder: Path, network: Any, processor: Any) -> Path:
+    """The folder of a classifier; its processor is one of transformers, or the JSON of its file."""
+    network.save_pretrained(folder)
+    if isinstance(processor, Mapping):
+        (folder / NAMES[1]).write_text(json.dumps(processor), encoding="utf-8")
+    else:
+        processor.save_pretrained(folder)
+    return folder

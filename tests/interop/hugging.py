@@ -29,20 +29,6 @@ def tiny(family: str, **more: Any) -> nn.Module:
                 num_attention_heads=2,
             )
         ),
-        "mobilevit": lambda: transformers.MobileViTForImageClassification(
-            transformers.MobileViTConfig(
-                image_size=SIDE,
-                hidden_sizes=[8, 8, 8],
-                neck_hidden_sizes=[4, 4, 4, 4, 4, 4, 8],
-                num_attention_heads=2,
-                **common,
-            )
-        ),
-        "efficientnet": lambda: transformers.EfficientNetForImageClassification(
-            transformers.EfficientNetConfig(
-                image_size=SIDE, width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=128, **common
-            )
-        ),
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -50,11 +36,6 @@ def tiny(family: str, **more: Any) -> nn.Module:
         for parameter in network.parameters():  # those that they start with are so small that all images are alike
             if parameter.ndim > 1:
                 nn.init.kaiming_normal_(parameter)
-        for part in network.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.momentum = None  # of all images that it has seen
-        with torch.no_grad():
-            network.train()(torch.rand(16, network.config.num_channels, SIDE, SIDE))
     return network.eval()
 
 

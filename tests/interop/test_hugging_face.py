@@ -52,7 +52,7 @@ PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
 def test_the_logits_are_those_of_transformers_own_processor_and_model(name: str, tmp_path: Path) -> None:
     kind, options = PROCESSORS[name]
     family = name.split(",")[0]
-    theirs = tiny(family if family in ("vit", "mobilevit", "efficientnet") else "resnet")
+    theirs = tiny("vit" if family == "vit" else "resnet")  # what comes after the processor does not matter here
     process = getattr(transformers, kind)(**options)
     image = to_8_bits(images_of(3, 1, SIDE, SIDE))[0]
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())

@@ -87,6 +87,16 @@ def test_without_labels_the_attack_is_judged_by_the_classifiers_own_answers(mode
     assert not any(row[0] == "accuracy" for row in card_rows(card))
 
 
+def test_the_card_says_what_the_classifier_sees(network: nn.Module) -> None:
+    model = OwnModel(network, mean=(0.4, 0.5, 0.6), deviation=(0.25,), size=(SIDE, SIDE), flipped=True).eval()
+    text = card_markdown(defend(model, universal(), given(images_of(3, 2, 20, 20), None), DefendSettings()))
+    seen = "(x - mean) / deviation of the channels in reverse, mean 0.4, 0.5, 0.6, deviation 0.25, 0.25, 0.25, at 32×32"
+    assert seen in text
+    assert (
+        "brought to it (bilinear, antialiased); what the classifier's own processor does to sizes is not done" in text
+    )
+
+
 def test_what_was_not_attacked_is_called_so(model: OwnModel) -> None:
     card = defend(model, universal(), given(images_of(3, 4, SIDE, SIDE), None), DefendSettings())
     assert card["attack"] is None

@@ -26,7 +26,7 @@ def export(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="A classifier's file, or one of your own as in `defend`: the output is then its logits.",
+            help="A classifier of ours or, as in `defend`, your own: the output is then its logits.",
         ),
     ] = None,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 32,

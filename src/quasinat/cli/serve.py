@@ -18,7 +18,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="The classifier of projected images: a file of `train`, or one of your own as in `defend`.",
+            help="The classifier of projected images: of `train` or, as in `defend`, your own.",
         ),
     ] = None,
     plain_model: Annotated[

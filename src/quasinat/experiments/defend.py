@@ -23,7 +23,7 @@ from quasinat.sparse_coding import Implicit
 SCHEMA = 1
 RESIZING = (
     "image files are scaled by their short side (Lanczos) and cropped in the centre; images of another size than the "
-    "classifier's are brought to it (bilinear, antialiased); what the classifier's own processor does to sizes is not done"
+    "classifier's are brought to it (bilinear, antialiased); its own processor's resizing is not done"
 )
 CONFIDENT = 0.5  # top probability from which on a change of the answer is counted as one of a confident answer
 

@@ -15,8 +15,9 @@ from quasinat.layer import SparseTransformationLayer
 class Projection:
     """Projects one image; what comes out is of the kind that went in.
 
-    A PIL image becomes RGB, or grey for a layer of one channel, its transparent parts over white. A tensor `C H W` is uint8, or floating-point in [0, 1];
-    with a batch in front, `B C H W`. Picklable, so that a data loader's workers can have it.
+    A PIL image becomes RGB, or grey for a layer of one channel, its transparent parts over white. A tensor `C H W` is
+    uint8, or floating-point in [0, 1]; with a batch in front, `B C H W`. Picklable, so that a data loader's workers can
+    have it.
 
     Args:
         transform: the Sparse Transformation Layer, or another module of images `B C H W` in [0, 1].
@@ -29,8 +30,8 @@ class Projection:
         """T of the image.
 
         Raises:
-            InputError: neither a PIL image nor a tensor, more than 8 bits a channel, or one that the transformation cannot
-                take.
+            InputError: neither a PIL image nor a tensor, more than 8 bits a channel, or one that the transformation
+                cannot take.
         """
         from PIL import Image as Pillow
 

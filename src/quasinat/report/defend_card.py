@@ -53,8 +53,8 @@ def card_markdown(card: dict[str, Any]) -> str:
     facts = [
         f"- classifier: {name}, {model['classes']} classes, {model['parameters']:,} parameters, fingerprint "
         f"`{model['fingerprint'][:16]}`",
-        f"- it sees (x - mean) / deviation{' of the channels in reverse' * model['flipped']}, mean {_row(model['mean'])}, "
-        f"deviation {_row(model['deviation'])}, at {size}; {model['resizing']}",
+        f"- it sees (x - mean) / deviation{' of the channels in reverse' * model['flipped']}, "
+        f"mean {_row(model['mean'])}, deviation {_row(model['deviation'])}, at {size}; {model['resizing']}",
         f"- layer: {file}, λ = {layer['sparsity']:g}, fingerprint `{layer['fingerprint'][:16]}`",
         f"- made by quasinat {card['provenance']['quasinat']}, torch {card['provenance']['torch']}",
     ]

@@ -1,4 +1,4 @@
-"""The names of the classes, from the classifiers' files, or from wherever a classifier of somebody else's comes from."""
+"""The names of the classes, from the classifiers' files or from where somebody else's classifier comes from."""
 
 from collections.abc import Sequence
 from typing import Any

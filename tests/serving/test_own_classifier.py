@@ -45,9 +45,8 @@ def test_the_service_answers_as_the_classifier_does(folder: str) -> None:
 def test_classifiers_of_several_sources_are_compared_where_they_fit(folder: str, tmp_path: Path) -> None:
     for classes in (3, 4):
         save_classifier(tmp_path / f"{classes}.safetensors", vgg("vgg-small", classes=classes), {})
-    model, fits, other = (
-        classifier_named(name) for name in (folder, *(str(tmp_path / f"{n}.safetensors") for n in (3, 4)))
-    )
+    files = [str(tmp_path / f"{classes}.safetensors") for classes in (3, 4)]
+    model, fits, other = (classifier_named(name) for name in (folder, *files))
     assert Coder(universal(), model, fits).plain_model is fits
     with pytest.raises(UsageError, match="other classes"):
         Coder(universal(), model, other)

@@ -14,10 +14,10 @@ def class_names(*networks: Any) -> Sequence[str] | None:
     Raises:
         UsageError: they call them otherwise, so that their answers cannot be compared.
     """
-    found = []
+    found: list[list[str]] = []
     for network in networks:
         labels = getattr(network, "labels", {})
-        names = [labels.get(number) for number in range(len(labels))]
+        names: Any = [labels.get(number) for number in range(len(labels))]
         names = names or getattr(network, "card", {}).get("provenance", {}).get("classes")
         usable = isinstance(names, list) and all(isinstance(name, str) for name in names)
         if usable and len(names) == getattr(network, "classes", None) and names not in found:

@@ -240,8 +240,8 @@ def folders() -> Sequence[bytes]:
 
     import transformers
 
-    hugging = helper("interop/hugging")
-    size = {"height": hugging.SIDE, "width": hugging.SIDE}
+    others = helper("interop/others")
+    size = {"height": others.SIDE, "width": others.SIDE}
     processors = {
         "resnet": transformers.EfficientNetImageProcessorPil(size=size),
         "vit": transformers.MobileViTImageProcessorPil(size={"shortest_edge": 36}, crop_size=size),
@@ -250,8 +250,8 @@ def folders() -> Sequence[bytes]:
     transformers.logging.disable_progress_bar()
     for family, processor in processors.items():
         with tempfile.TemporaryDirectory() as folder:
-            place = hugging.save(Path(folder), hugging.tiny(family), processor)
-            made.append(mutations.SEAM.join((place / name).read_bytes() for name in hugging.NAMES))
+            place = others.save(Path(folder), others.tiny(family), processor)
+            made.append(mutations.SEAM.join((place / name).read_bytes() for name in others.NAMES))
     return made
 
 
@@ -261,7 +261,7 @@ def read_hugging_face(content: bytes, folder: Path) -> object:
 
     for left in folder.iterdir():
         left.unlink()
-    for name, part in zip(helper("interop/hugging").NAMES, content.split(mutations.SEAM), strict=False):
+    for name, part in zip(helper("interop/others").NAMES, content.split(mutations.SEAM), strict=False):
         put(part, folder, name)
     return own_model(f"hf:{folder}")
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from interop.others import exported
 from layers import images_of, universal
 from pages import DOCS, code_blocks, command_lines
 from quasinat import Defended, Implicit, Linf, cli
@@ -88,14 +89,11 @@ def test_without_labels_the_attack_is_judged_by_the_classifiers_own_answers(mode
     assert not any(row[0] == "accuracy" for row in card_rows(card))
 
 
-def test_the_commands_of_the_page_learn_a_layer_and_defend_with_it(
-    tree: Path, network: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commands_of_the_page_learn_a_layer_and_defend_with_it(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they are written, on few and small images, and with few filters."""
     (tree / "dog" / "11.png").unlink()
     monkeypatch.chdir(tree.parent)
-    sizes = ({0: torch.export.Dim("batch")},)
-    torch.export.save(torch.export.export(network, (torch.rand(2, 3, SIDE, SIDE),), dynamic_shapes=sizes), "model.pt2")
+    exported(nn.Sequential(nn.Conv2d(3, CLASSES, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), Path("model.pt2"))
     page = (DOCS / "interop.md").read_text(encoding="utf-8").split("## Your own classifier")[1]
     learn, defend_it, *_ = command_lines(code_blocks(page, "sh")[0])
     assert learn[:3] == ["quasinat", "learn", "layer"]

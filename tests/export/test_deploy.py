@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from interop.hugging import SIDE, save, tiny
-from interop.test_own_model import exported
+from interop.others import SIDE, exported, save, tiny
 from layers import images_of, stratified, universal
 from pages import code_blocks, run_page
 from quasinat.cli.app import app

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from interop.hugging import LABELS, NAMES, SIDE, save, tiny
-from layers import images_of
+from interop.others import LABELS, NAMES, SIDE, save, tiny
+from layers import images_of, universal
 from quasinat import cli
 from quasinat.data.image_tree import to_8_bits
 from quasinat.errors import InputError
@@ -83,6 +84,7 @@ def test_a_grey_model_is_fed_too(tmp_path: Path) -> None:
         ({"image_processor_type": "Siglip2ImageProcessor"}, "makes no image of an image"),
         ({"image_processor_type": "ImageGPTImageProcessor", "clusters": [[0, 0, 0], [1, 1, 1]]}, "makes no image"),
         ({"size": {"shortest_edge": 10**6}}, "more than 2048 pixels"),
+        ({"size": {"shortest_edge": SIDE}, "crop_pct": 1e-4}, "more than 2048 pixels"),
         ({"size": NEAR, "image_processor_type": "ViTImageProcessor", "image_std": [-1, 1, 1]}, "does more"),
         ({"size": NEAR, "image_processor_type": "ViTImageProcessor", "image_std": [[0.5], {}]}, "no image classifier"),
         ({"size": NEAR, "image_processor_type": "ViTImageProcessor", "image_std": [0, 1, 1]}, "colour"),
@@ -181,9 +183,12 @@ def test_a_damaged_folder_is_refused_in_a_line(
     with pytest.raises(InputError, match=said):
         own_model(f"hf:{folder}")
     capsys.readouterr()
-    (tmp_path / "layer.stl").write_bytes(b"")
-    assert cli.run(["export", "none.stl", "--model", f"hf:{folder}", "--out", str(tmp_path / "a.pt2")]) == 1
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    layer = tmp_path / "layer.stl"
+    universal().save(layer)
+    assert cli.run(["export", str(layer), "--model", f"hf:{folder}", "--out", str(tmp_path / "a.pt2")]) == 1
+    printed = capsys.readouterr()
+    assert re.fullmatch(f"quasinat: .*{said}.*\\n", printed.err)
+    assert printed.out == ""
 
 
 class Evil:

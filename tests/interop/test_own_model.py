@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from interop.others import exported
 from layers import images_of, universal
 from quasinat import Defended, Identity, Implicit
 from quasinat.defended import LogitsOf
@@ -32,12 +33,6 @@ def network() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
     ).eval()
-
-
-def exported(network: nn.Module, path: Path, *, dynamic: bool = True) -> Path:
-    shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
-    torch.export.save(torch.export.export(network, (torch.rand(2, 3, 20, 20),), dynamic_shapes=shapes), path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from interop.hugging import LABELS, SIDE, save, tiny
-from interop.test_own_model import exported
+from interop.others import LABELS, SIDE, exported, save, tiny
 from layers import universal
 from quasinat.defended import Defended
 from quasinat.errors import UsageError

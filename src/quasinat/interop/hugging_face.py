@@ -141,12 +141,9 @@ def _labels(given: Mapping[Any, Any]) -> dict[int, str]:
 
 def _feeding(transformers: Any, place: str, channels: int) -> dict[str, Any]:
     """Mean, deviation, order of the channels and size, from what the processor makes of pictures of one colour."""
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    options = ImageProcessingMixin.get_image_processor_dict(place)[0]
-    if any(side > MOST_SIDE for side in _sides(options)):
-        raise InputError(f"the image processor of {place!r} asks for more than {MOST_SIDE} pixels", "name another")
     process = transformers.AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
+    if any(side > MOST_SIDE for side in _sides(process)):
+        raise _other(process, f"asks for more than {MOST_SIDE} pixels a side")
     black, size = _made_of(process, (0,) * channels)
     white, _ = _made_of(process, (255,) * channels)
     seen, _ = _made_of(process, COLOUR[:channels])
@@ -166,12 +163,13 @@ def _feeding(transformers: Any, place: str, channels: int) -> dict[str, Any]:
     raise _other(process, "does more to a channel than (x - mean) / deviation")
 
 
-def _sides(options: Mapping[str, Any]) -> Iterator[float]:
-    """The numbers of pixels that a processor's options name."""
+def _sides(process: Any) -> Iterator[float]:
+    """The numbers of pixels that a processor names, over the share of them that it crops to."""
+    share = getattr(process, "crop_pct", None) or 1
     for key in ("size", "crop_size", "pad_size"):
-        given = options.get(key)
-        parts = given.values() if isinstance(given, Mapping) else given if isinstance(given, list) else [given]
-        yield from (part for part in parts if isinstance(part, int | float))
+        given = getattr(process, key, None)
+        parts = given if isinstance(given, Mapping) else getattr(given, "__dict__", {key: given})
+        yield from (part / share for part in parts.values() if isinstance(part, int | float))
 
 
 def _made_of(process: Any, colour: tuple[int, ...]) -> tuple[Tensor, tuple[int, int]]:

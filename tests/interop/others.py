@@ -1,4 +1,4 @@
-"""Tiny classifiers of Hugging Face, made on the spot, and their folders as `save_pretrained` writes them."""
+"""Tiny classifiers as other people have them: folders of Hugging Face as `save_pretrained` writes them, programs."""
 
 import json
 from collections.abc import Mapping
@@ -47,3 +47,10 @@ def save(folder: Path, network: Any, processor: Any) -> Path:
     else:
         processor.save_pretrained(folder)
     return folder
+
+
+def exported(network: nn.Module, path: Path, *, dynamic: bool = True) -> Path:
+    """The program of a network of images of 20 pixels a side, of any number of them where it is `dynamic`."""
+    shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
+    torch.export.save(torch.export.export(network, (torch.rand(2, 3, 20, 20),), dynamic_shapes=shapes), path)
+    return path

@@ -66,6 +66,14 @@ def test_the_logits_are_those_of_transformers_own_processor_and_model(name: str,
         assert float((theirs(seen.flip(1)).logits - wanted).abs().max()) > 1e-2  # the order would be seen
 
 
+def test_what_a_processors_file_leaves_out_is_as_its_class_has_it(tmp_path: Path) -> None:
+    """Of MobileViT: the channels turned round, and no normalisation."""
+    given = {"image_processor_type": "MobileViTImageProcessor", "size": FAR, "crop_size": NEAR}
+    model = own_model(f"hf:{save(tmp_path, tiny('resnet'), given)}")
+    assert (model.flipped, model.normalise.mean.tolist()) == (True, [[[0.0]]] * 3)
+    torch.testing.assert_close(model.normalise.deviation, torch.ones(3, 1, 1))
+
+
 def test_a_grey_model_is_fed_too(tmp_path: Path) -> None:
     theirs = tiny("vit", num_channels=1)
     process = transformers.ViTImageProcessorPil(size=NEAR, image_mean=[0.3], image_std=[0.2])

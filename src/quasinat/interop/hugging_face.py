@@ -152,7 +152,7 @@ def _feeding(transformers: Any, place: str, channels: int) -> dict[str, Any]:
         expected = black + (white - black) * (colour.flip(0) if flipped else colour)
         if torch.allclose(seen, expected, rtol=1e-5, atol=1e-5) and bool((white > black).all()):
             deviation = 1 / (white - black)
-            mean = -black * deviation
+            mean = 0 - black * deviation  # not the other zero
             return {
                 "mean": mean.tolist(),
                 "deviation": deviation.tolist(),

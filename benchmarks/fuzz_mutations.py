@@ -290,6 +290,21 @@ def pickled(data: bytes, random: Random, others: Sequence[bytes] = ()) -> bytes:
             return data[:start] + data[places[other] : ends[other]] + data[stop:]
 
 
+SEAM = b"\n--- the next file ---\n"  # between the files of a folder that is one input
+
+
+def one_of(*knowing: Mutation) -> Mutation:
+    """One of the files of a folder changed, each by what knows its format."""
+
+    def mutate(data: bytes, random: Random, others: Sequence[bytes] = ()) -> bytes:
+        files = data.split(SEAM)
+        which = random.randrange(len(files))
+        files[which] = knowing[which % len(knowing)](files[which], random, ())
+        return SEAM.join(files)
+
+    return mutate
+
+
 def mixed(knowing: Mutation, share: float = 0.6) -> Mutation:
     """One to four blows, of which about a `share` know the format."""
 

@@ -234,6 +234,38 @@ def read_mobilenet(content: bytes, folder: Path) -> object:
     return load_mobilenet(put(content, folder, "x.safetensors"))
 
 
+def folders() -> Sequence[bytes]:
+    """Two small classifiers of Hugging Face, each file of a folder after the other."""
+    import tempfile
+
+    import transformers
+
+    others = helper("interop/others")
+    size = {"height": others.SIDE, "width": others.SIDE}
+    processors = {
+        "resnet": transformers.EfficientNetImageProcessorPil(size=size),
+        "vit": transformers.MobileViTImageProcessorPil(size={"shortest_edge": 36}, crop_size=size),
+    }
+    made = []
+    transformers.logging.disable_progress_bar()
+    for family, processor in processors.items():
+        with tempfile.TemporaryDirectory() as folder:
+            place = others.save(Path(folder), others.tiny(family), processor)
+            made.append(mutations.SEAM.join((place / name).read_bytes() for name in others.NAMES))
+    return made
+
+
+def read_hugging_face(content: bytes, folder: Path) -> object:
+    """As `defend` takes `hf:FOLDER`, which ends with an image's logits."""
+    from quasinat.interop.own_model import own_model
+
+    for left in folder.iterdir():
+        left.unlink()
+    for name, part in zip(helper("interop/others").NAMES, content.split(mutations.SEAM), strict=False):
+        put(part, folder, name)
+    return own_model(f"hf:{folder}")
+
+
 def training() -> tuple[torch.nn.Module, torch.optim.Optimizer, Any]:
     module = torch.nn.Linear(3, 2)
     optimiser = torch.optim.AdamW(module.parameters())
@@ -506,6 +538,7 @@ RESULTS = files_of("results/demo/results.json")
 TABLES = files_of("results/tables/table1-smoke.json", "results/tables/table4-smoke.json")
 JSON = mutations.mixed(mutations.json_text, 0.8)
 TENSORS = mutations.mixed(mutations.safetensors, 0.8)
+FOLDER = mutations.mixed(mutations.one_of(mutations.json_text, mutations.json_text, mutations.safetensors), 0.8)
 
 
 def bodies() -> Sequence[bytes]:
@@ -544,6 +577,7 @@ READERS: dict[str, Reader] = {
     "learned by defences": Reader(learned, read_learned, TENSORS, 1.5),
     "card": Reader(dictionaries, read_shown_card, TENSORS),
     "mobilenet weights": Reader(lambda: [mobilenet_seed()], read_mobilenet, TENSORS, 0.1),
+    "hugging face folder": Reader(folders, read_hugging_face, FOLDER, 0.5),
     "checkpoint": Reader(checkpoints, read_checkpoint, TENSORS),
     "learning state": Reader(states, read_state, TENSORS),
     "shard": Reader(shards, read_shards, TENSORS, 1.5),

@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from interop.others import exported
 from layers import images_of, universal
+from pages import DOCS, code_blocks, command_lines
 from quasinat import Defended, Implicit, Linf, cli
 from quasinat.attacks import pgd
 from quasinat.errors import InputError, UsageError
@@ -85,6 +87,30 @@ def test_without_labels_the_attack_is_judged_by_the_classifiers_own_answers(mode
     assert card["attack"]["plain"]["value"] == 1.0  # the smallest of attacks changes nothing
     assert card["attack"]["defended"]["value"] == card["agreement"]["value"]
     assert not any(row[0] == "accuracy" for row in card_rows(card))
+
+
+def test_the_commands_of_the_page_learn_a_layer_and_defend_with_it(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are written, on few and small images, and with few filters."""
+    (tree / "dog" / "11.png").unlink()
+    monkeypatch.chdir(tree.parent)
+    exported(nn.Sequential(nn.Conv2d(3, CLASSES, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), Path("model.pt2"))
+    page = (DOCS / "interop.md").read_text(encoding="utf-8").split("## Your own classifier")[1]
+    learn, defend_it, *_ = command_lines(code_blocks(page, "sh")[0])
+    assert learn[:3] == ["quasinat", "learn", "layer"]
+    smaller = {"64": "32"}
+    small = ["--universal", "--filters", "4", "--passes", "1", "--held-out", "0"]
+    assert cli.run([*(smaller.get(word, word) for word in learn[1:]), *small]) == 0
+    assert cli.run([*defend_it[1:], "--count", "4"]) == 0
+    card = json.loads(Path("card", "card.json").read_text(encoding="utf-8"))
+    assert (card["model"]["name"], card["layer"]["file"]) == ("model.pt2", "imagenet.stl")
+
+
+def test_the_card_says_what_the_classifier_sees(network: nn.Module) -> None:
+    model = OwnModel(network, mean=(0.4, 0.5, 0.6), deviation=(0.25,), size=(SIDE, SIDE), flipped=True).eval()
+    text = card_markdown(defend(model, universal(), given(images_of(3, 2, 20, 20), None), DefendSettings()))
+    seen = "(x - mean) / deviation of the channels in reverse, mean 0.4, 0.5, 0.6, deviation 0.25, 0.25, 0.25, at 32×32"
+    assert seen in text
+    assert "brought to it (bilinear, antialiased); its own processor's resizing is not done" in text
 
 
 def test_what_was_not_attacked_is_called_so(model: OwnModel) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from interop.others import SIDE, exported, save, tiny
 from layers import images_of, stratified, universal
 from pages import code_blocks, run_page
 from quasinat.cli.app import app
@@ -18,6 +19,7 @@ from quasinat.defended import Defended
 from quasinat.errors import InputError, UsageError
 from quasinat.export import Exported, OnnxRuntime, agreement, export, fingerprint, fixed, load_program
 from quasinat.export.measured_on import images_in, random_images
+from quasinat.interop import own_model
 from quasinat.networks import save_classifier, vgg
 
 SIZE, STEPS = 20, 12
@@ -89,6 +91,50 @@ def test_the_command_writes_a_defended_classifier(tmp_path: Path) -> None:
         images = images_of(3, count)
         with torch.no_grad():
             assert (run(images) - defended(images)).abs().max() <= 1e-5
+
+
+@needs_onnx
+def test_somebody_elses_classifier_becomes_one_file(tmp_path: Path) -> None:
+    """Of Hugging Face, and for images of another size than its own."""
+    transformers = pytest.importorskip("transformers")
+    processor = transformers.MobileViTImageProcessorPil(
+        size={"shortest_edge": 36}, crop_size={"height": SIDE, "width": SIDE}
+    )
+    layer, theirs = universal(), f"hf:{save(tmp_path / 'net', tiny('resnet'), processor)}"
+    layer.save(tmp_path / "a.stl")
+    command = ["export", str(tmp_path / "a.stl"), "--model", theirs, "--out", str(tmp_path / "defended.onnx")]
+    done = CliRunner().invoke(app, [*command, "--size", "20", "--steps", "3"], catch_exceptions=False)
+    assert done.exit_code == 0
+    run, defended = OnnxRuntime(tmp_path / "defended.onnx"), Defended(fixed(layer, 3, image_size=20), own_model(theirs))
+    for count in BATCHES:
+        images = images_of(3, count)
+        with torch.no_grad():
+            assert (run(images) - defended(images)).abs().max() <= 1e-4
+
+
+def test_an_exported_program_is_exported_behind_the_layer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    theirs = own_model(str(exported(network, tmp_path / "net.pt2")))
+    export(universal(), tmp_path / "defended.pt2", classifier=theirs, steps=3, image_size=SIZE)
+    run, defended = (
+        load_program(tmp_path / "defended.pt2")[0],
+        Defended(fixed(universal(), 3, image_size=SIZE), network),
+    )
+    for count in BATCHES:
+        with torch.no_grad():
+            assert (run(images_of(3, count)) - defended(images_of(3, count))).abs().max() <= 1e-4
+
+
+def test_a_classifier_that_cannot_be_exported_is_refused_in_a_line(tmp_path: Path) -> None:
+    class Undecided(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1) if float(images.sum()) > 0 else -images.flatten(1)
+
+    with pytest.raises(UsageError, match=r"cannot be exported as \.pt2 .*export the layer alone") as caught:
+        export(universal(), tmp_path / "defended.pt2", classifier=Undecided(), steps=1, image_size=SIZE)
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "defended.pt2").exists()
 
 
 def test_a_universal_layer_takes_any_number_of_images(tmp_path: Path) -> None:

@@ -215,6 +215,23 @@ def test_a_projection_gives_back_what_it_was_given(channels: int) -> None:
     assert repr(projection) == f"Projection({SparseTransformationLayer.__name__})"
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_projection_lays_transparency_over_white(channels: int) -> None:
+    projection = Projection(universal(channels))
+    colours = np.random.default_rng(0).integers(0, 256, (20, 20, 4), dtype=np.uint8)
+    share = colours[..., 3:] / 255
+    over = np.round(share * colours[..., :3] + (1 - share) * 255).astype(np.uint8)
+    white, given = (projection(Image.fromarray(pixels)) for pixels in (over, colours))
+    assert np.abs(np.asarray(white).astype(int) - np.asarray(given).astype(int)).max() <= 2  # of rounding before it
+
+
+def test_a_projection_takes_no_more_than_eight_bits() -> None:
+    deep = Image.fromarray(np.full((20, 20), 40_000, dtype=np.uint16))
+    assert deep.mode == "I;16"
+    with pytest.raises(InputError, match="I;16, more than 8 bits"):
+        Projection(universal(1))(deep)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

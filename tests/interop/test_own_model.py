@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from interop.others import exported
 from layers import images_of, universal
 from quasinat import Defended, Identity, Implicit
 from quasinat.defended import LogitsOf
 from quasinat.errors import InputError, UsageError
-from quasinat.interop import OwnModel, own_model
-from quasinat.networks import mobilenet, save_classifier, vgg
+from quasinat.interop import OwnModel, classifier_named, own_model
+from quasinat.interop.own_model import classes_of
+from quasinat.networks import VGG, mobilenet, save_classifier, vgg
 
 MEAN, DEVIATION = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -31,12 +33,6 @@ def network() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
     ).eval()
-
-
-def exported(network: nn.Module, path: Path, *, dynamic: bool = True) -> Path:
-    shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
-    torch.export.save(torch.export.export(network, (torch.rand(2, 3, 20, 20),), dynamic_shapes=shapes), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +65,32 @@ def test_images_are_normalised_and_brought_to_size(network: nn.Module, images: T
 
 def test_images_of_the_size_are_left_as_they_are(network: nn.Module, images: Tensor) -> None:
     assert torch.equal(OwnModel(network, size=(20, 20))(images), network(images))
+
+
+def test_the_channels_are_turned_round_before_they_are_normalised(network: nn.Module, images: Tensor) -> None:
+    wanted = (images.flip(1) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1)
+    torch.testing.assert_close(OwnModel(network, mean=MEAN, deviation=DEVIATION, flipped=True)(images), network(wanted))
+
+
+def test_a_file_of_ours_is_named_by_itself(tmp_path: Path) -> None:
+    for name in ("small.safetensors", "small.net"):
+        save_classifier(tmp_path / name, vgg("vgg-small", classes=4), {"provenance": {}})
+        named = classifier_named(str(tmp_path / name))
+        assert isinstance(named, VGG)
+        assert named.card["settings"]["classes"] == 4
+        assert own_model(str(tmp_path / name)).classes == 4
+    with pytest.raises(InputError, match="is missing"):
+        classifier_named("none.safetensors")
+
+
+@pytest.mark.parametrize("answer", ["a", torch.zeros(1, 3, 4), torch.zeros(2, 3), torch.zeros(1, 3, dtype=torch.int64)])
+def test_what_is_no_row_of_logits_is_refused(answer: Any, images: Tensor) -> None:
+    class Other(nn.Module):
+        def forward(self, images: Tensor) -> Any:
+            return answer
+
+    with pytest.raises(InputError, match="give one of logits"):
+        classes_of(Other(), images)
 
 
 @pytest.mark.parametrize("given", [{"deviation": (0.0,)}, {"deviation": (float("nan"),)}, {"mean": (float("inf"),)}])

@@ -109,6 +109,9 @@ def test_sigterm_answers_what_was_accepted_and_ends_with_success(files: Path) ->
     [
         (["nowhere.stl"], 1, ["nowhere.stl is missing"]),
         (["layer.stl", "--model", "layer.stl"], 1, ["'layer', not 'classifier'"]),
+        (["layer.stl", "--model", "nowhere.safetensors"], 1, ["nowhere.safetensors is missing"]),
+        (["layer.stl", "--model", "resnet50"], 2, ["'resnet50' is neither a file", "hf:..."]),
+        (["layer.stl", "--model", "retrained.pt2"], 1, ["there is no file retrained.pt2"]),
         (["layer.stl", "--batch", "0"], 2, ["--batch 0"]),
         (["layer.stl", "--timeout", "inf"], 2, ["--timeout inf"]),
         (["layer.stl", "--port", "70000"], 2, ["--port", "serve --help"]),

@@ -12,7 +12,8 @@ def defend(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="FILE.pt2, torchvision:NAME, hf:NAME or hf:FOLDER, quasinat:FILE, mobilenet:FILE."
+            metavar="MODEL",
+            help="FILE.pt2, FILE.safetensors of `train`, torchvision:NAME, hf:NAME, hf:FOLDER, mobilenet:FILE.",
         ),
     ],
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Images at any depth, CIFAR-10, or shards of ours.")],

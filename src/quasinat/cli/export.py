@@ -9,8 +9,8 @@ import typer
 from quasinat.export import Agreement
 from quasinat.export import export as write
 from quasinat.export.measured_on import images_in
+from quasinat.interop import classifier_named
 from quasinat.layer import SparseTransformationLayer
-from quasinat.networks import load_classifier
 
 EXAMPLE = """The file takes images B C H W in [0, 1], of one size and any number, and holds no gradient of the layer.
 
@@ -22,7 +22,13 @@ Defended:  quasinat export cifar10.stl --model retrained.safetensors --out defen
 def export(
     layer: Annotated[Path, typer.Argument(help="The file of the layer.")],
     out: Annotated[Path, typer.Option(help="The file to write: .onnx (the extra onnx) or .pt2.")],
-    model: Annotated[Path | None, typer.Option(help="A classifier's file: the output is then its logits.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A classifier of ours or, as in `defend`, your own: the output is then its logits.",
+        ),
+    ] = None,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 32,
     steps: Annotated[int, typer.Option(help="Iterations of the solver: more are slower and nearer to the layer.")] = 80,
     images: Annotated[
@@ -35,7 +41,7 @@ def export(
     made = write(
         given,
         out,
-        classifier=None if model is None else load_classifier(model),
+        classifier=None if model is None else classifier_named(model),
         steps=steps,
         image_size=size,
         images=None if images is None else images_in(images, given.filters.shape[2], size),

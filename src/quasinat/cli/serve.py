@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 def serve(
     layer: Annotated[Path, typer.Argument(metavar="LAYER", help="The layer, as `learn layer` writes it.")],
     model: Annotated[
-        Path | None, typer.Option(help="The classifier of projected images, as `train retrained` writes it.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The classifier of projected images: of `train` or, as in `defend`, your own.",
+        ),
     ] = None,
     plain_model: Annotated[
-        Path | None, typer.Option(help="A classifier of images as they are, to compare with; --model by default.")
+        str | None,
+        typer.Option(metavar="MODEL", help="A classifier of images as they are, to compare with; --model by default."),
     ] = None,
     host: Annotated[str, typer.Option(help="Where to listen; other machines than this one need a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
@@ -49,8 +54,8 @@ def serve(
     Then:  curl --data-binary @photo.png http://127.0.0.1:8000/v1/project -o projected.png
     """
     from quasinat.experiments.devices import device_named
+    from quasinat.interop import classifier_named
     from quasinat.layer import SparseTransformationLayer
-    from quasinat.networks import load_classifier
     from quasinat.serving.app import create_app
     from quasinat.serving.classes import class_names
     from quasinat.serving.coder import Coder
@@ -62,7 +67,7 @@ def serve(
     limits = Limits(batch, wait_ms, queue, timeout, body_timeout, max_bytes, max_pixels)
     key = read_key(api_key_file)
     check_reach(host, key, no_key)
-    classifier, plain = (None if path is None else load_classifier(path) for path in (model, plain_model))
+    classifier, plain = (None if name is None else classifier_named(name) for name in (model, plain_model))
     coder = Coder(SparseTransformationLayer.load(layer), classifier, plain, device_named(device))
     names = class_names(classifier, plain)
 

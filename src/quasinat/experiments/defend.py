@@ -21,6 +21,10 @@ from quasinat.layer import SparseTransformationLayer
 from quasinat.sparse_coding import Implicit
 
 SCHEMA = 1
+RESIZING = (
+    "image files are scaled by their short side (Lanczos) and cropped in the centre; images of another size than the "
+    "classifier's are brought to it (bilinear, antialiased); its own processor's resizing is not done"
+)
 CONFIDENT = 0.5  # top probability from which on a change of the answer is counted as one of a confident answer
 
 
@@ -134,7 +138,9 @@ def _wants(model: OwnModel) -> dict[str, Any]:
     return {
         "mean": model.normalise.mean.flatten().tolist(),
         "deviation": model.normalise.deviation.flatten().tolist(),
+        "flipped": model.flipped,
         "size": None if model.size is None else list(model.size),
+        "resizing": RESIZING,
         "parameters": sum(part.numel() for part in model.parameters()),
     }
 

@@ -12,7 +12,7 @@ from quasinat.data.image_tree import ImageTree
 from quasinat.data.imagenet import LABELS, read_class_numbers
 from quasinat.data.shards import Source, open_source
 from quasinat.errors import InputError, UsageError
-from quasinat.interop.own_model import OwnModel, Size
+from quasinat.interop.own_model import OwnModel, Size, classes_of
 
 
 @dataclass(frozen=True)
@@ -76,23 +76,9 @@ def own_images(
     if len({tuple(image.shape) for image in found.values()}) > 1:
         raise InputError(f"the images of {root} differ in size", "pass image files, or shards of one size")
     images = torch.stack(list(found.values()))
-    numbers, labelled = class_numbers(source, root, model, _classes(model, images))
+    numbers, labelled = class_numbers(source, root, model, classes_of(model, images))
     labels = None if numbers is None else torch.tensor([numbers[index] for index in found])
     return OwnImages(images, labels, labelled, tuple(source.names[index] for index in found), left_out)
-
-
-@torch.no_grad()
-def _classes(model: OwnModel, images: Images) -> int:
-    """The number of logits that the classifier has for such images."""
-    try:
-        logits = model(images[:1])
-    except Exception as error:  # whatever somebody's network raises
-        said = " ".join(str(error).split())[:200]
-        shape = "x".join(map(str, images.shape[1:]))
-        raise InputError(f"the classifier cannot take an image of {shape} ({said})", "name another --size") from None
-    if logits.ndim != 2 or len(logits) != 1:
-        raise InputError(f"the classifier makes {tuple(logits.shape)} of one image", "give one of logits B classes")
-    return int(logits.shape[1])
 
 
 def class_numbers(source: Source, root: Path, model: OwnModel, classes: int) -> tuple[list[int] | None, str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from quasinat.arrays import Images
 from quasinat.artefact import Card, versions
 from quasinat.defended import Defended
-from quasinat.errors import UsageError
+from quasinat.errors import QuasinatError, UsageError
 from quasinat.export.agreement import Agreement, agreement
 from quasinat.export.fixed_admm import PENALTY, RELAXATION
 from quasinat.export.fixed_layer import STEPS, fixed
@@ -65,7 +65,8 @@ def export(
         images: natural images to measure the file on; random ones with a natural spectrum unless given.
 
     Raises:
-        UsageError: an unknown ending, a package that is missing, or a layer that cannot be fixed.
+        UsageError: an unknown ending, a package that is missing, a layer that cannot be fixed, or a classifier that
+            torch cannot export.
         OutputError: the file system refuses.
     """
     path = Path(path)
@@ -79,9 +80,16 @@ def export(
     given = "given" if images is not None else "random, with a natural spectrum"
     if images is None:
         images = random_images(plain.channels, plain.height, plain.width, IMAGES)
-    program = program_of(module, images)
     gives = "transformed" if classifier is None else "logits"
-    model = onnx_of(program, gives) if path.suffix == ".onnx" else None
+    try:
+        program = program_of(module, images)
+        model = onnx_of(program, gives) if path.suffix == ".onnx" else None
+    except Exception as error:  # whatever torch has against what somebody's classifier does
+        if classifier is None or isinstance(error, QuasinatError):
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        remedy = "export the layer alone, and run the classifier behind it"
+        raise UsageError(f"the classifier cannot be exported as {path.suffix} ({reason})", remedy) from error
     run: Callable[[Images], Tensor] = program.module() if model is None else OnnxRuntime(model.SerializeToString())
     with_layer, with_module = agreement(run, whole, images), agreement(run, module, images)
     card: dict[str, Any] = {

@@ -5,8 +5,8 @@ on its own.
 """
 
 from quasinat.interop.chunked import Chunked
-from quasinat.interop.own_model import OwnModel, own_model
+from quasinat.interop.own_model import OwnModel, classifier_named, own_model
 from quasinat.interop.projection import Projection
 from quasinat.interop.robustbench import benchmark
 
-__all__ = ["Chunked", "OwnModel", "Projection", "benchmark", "own_model"]
+__all__ = ["Chunked", "OwnModel", "Projection", "benchmark", "classifier_named", "own_model"]

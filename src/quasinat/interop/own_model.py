@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quasinat.arrays import Images
-from quasinat.defended import LogitsOf
 from quasinat.errors import InputError, UsageError, did_you_mean
-from quasinat.networks import Normalise, load_classifier, load_mobilenet
+from quasinat.interop.hugging_face import hugging_face
+from quasinat.networks import Classifier, Normalise, load_classifier, load_mobilenet
 
 Size = tuple[int, int]  # height, width
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's weights want them
 
 
 class OwnModel(nn.Module):
@@ -30,6 +29,8 @@ class OwnModel(nn.Module):
         mean, deviation: of each channel, or one for all: the network sees (x - mean) / deviation.
         size: height and width that images of another size are brought to (bilinear, antialiased); where it is None the
             network takes any.
+        flipped: the network wants the channels in the other order, as BGR; `mean` and `deviation` are then in that.
+        channels, classes: of the images and the logits, where they are known.
         labels: names of the classes by number, where they are known.
 
     Raises:
@@ -43,6 +44,9 @@ class OwnModel(nn.Module):
         mean: Sequence[float] = (0.0,),
         deviation: Sequence[float] = (1.0,),
         size: Size | None = None,
+        flipped: bool = False,
+        channels: int | None = None,
+        classes: int | None = None,
         labels: Mapping[int, str] | None = None,
     ) -> None:
         super().__init__()
@@ -51,7 +55,7 @@ class OwnModel(nn.Module):
                 f"mean {tuple(mean)}, deviation {tuple(deviation)}", "give finite ones, and deviations above 0"
             )
         self.network = network.requires_grad_(False)
-        self.size = size
+        self.size, self.flipped, self.channels, self.classes = size, flipped, channels, classes
         self.labels = dict(labels or {})
         self.normalise = Normalise(max(len(mean), len(deviation)))
         self.normalise.mean.copy_(torch.tensor(tuple(mean)).view(-1, 1, 1))
@@ -61,6 +65,8 @@ class OwnModel(nn.Module):
         """The network's logits, differentiable in the images."""
         if self.size is not None and tuple(images.shape[-2:]) != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True, align_corners=False)
+        if self.flipped:
+            images = images.flip(1)
         logits: Tensor = self.network(self.normalise(images))
         return logits
 
@@ -86,8 +92,8 @@ def own_model(name: str, **wanted: Any) -> OwnModel:
     """A classifier by where it comes from, in eval mode on the CPU, its parameters held fixed.
 
     Args:
-        name: a file `MODEL.pt2` of `torch.export.save`, or a key of `SOURCES` and what it is there, as in
-            `torchvision:resnet50`, `hf:microsoft/resnet-50` or `hf:FOLDER`, `quasinat:FILE`, `mobilenet:FILE`.
+        name: a file `MODEL.pt2` of `torch.export.save`, a file of `quasinat train`, or a key of `SOURCES` and what it
+            is there, as in `torchvision:resnet50`, `hf:microsoft/resnet-50` or `hf:FOLDER`, `mobilenet:FILE`.
         wanted: `mean`, `deviation` and `size` of an `OwnModel`, in place of what the source says.
 
     A `.pt2` is a program: load none that you would not run.
@@ -96,14 +102,53 @@ def own_model(name: str, **wanted: Any) -> OwnModel:
         UsageError: an unknown source, or one whose package is not installed.
         InputError: there is no such model, or it cannot be used.
     """
+    kind, place = _source(name)
+    network, said = SOURCES[kind](place)
+    model = OwnModel(network, **said | {key: value for key, value in wanted.items() if value is not None}).eval()
+    if model.size is not None:
+        model.classes = classes_of(model, torch.full((1, model.channels or 3, *model.size), 0.5))
+    return model
+
+
+def classifier_named(name: str) -> nn.Module:
+    """A classifier by the names of `own_model`: a file of this package as the network that it holds, with its card.
+
+    Raises:
+        UsageError, InputError: see `own_model`.
+    """
+    model = own_model(name)
+    return model.network if _source(name)[0] in OURS else model
+
+
+def _source(name: str) -> tuple[str, str]:
+    """A key of `SOURCES`, and what the rest of the name says there."""
     kind, _, place = name.partition(":")
-    if kind not in SOURCES and name.endswith(".pt2"):
-        kind, place = "pt2", name
+    if kind not in SOURCES and (name.endswith((".pt2", ".safetensors")) or Path(name).is_file()):
+        kind, place = "pt2" if name.endswith(".pt2") else "quasinat", name
     if kind not in SOURCES or not place:
         known = [f"{source}:..." for source in SOURCES]
-        raise UsageError(f"{name!r} is neither a file .pt2 nor a model by its source", did_you_mean(name, known))
-    network, said = SOURCES[kind](place)
-    return OwnModel(network, **said | {key: value for key, value in wanted.items() if value is not None}).eval()
+        problem = f"{name!r} is neither a file .pt2 or .safetensors nor a model by its source"
+        raise UsageError(problem, did_you_mean(name, known))
+    return kind, place
+
+
+@torch.no_grad()
+def classes_of(model: nn.Module, images: Images) -> int:
+    """The number of logits that a classifier has for such images.
+
+    Raises:
+        InputError: it cannot take them, or what it makes of one is no row of logits.
+    """
+    try:
+        logits = model(images[:1])
+    except Exception as error:  # whatever somebody's network raises
+        said = " ".join(str(error).split())[:200]
+        shape = "x".join(map(str, images.shape[1:]))
+        raise InputError(f"the classifier cannot take an image of {shape} ({said})", "name another --size") from None
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or not logits.is_floating_point():
+        made = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"the classifier makes {made} of one image", "give one of logits B classes")
+    return int(logits.shape[1])
 
 
 def _exported(place: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -121,7 +166,7 @@ def _exported(place: str) -> tuple[nn.Module, dict[str, Any]]:
         remedy = 'export it with dynamic_shapes=({0: torch.export.Dim("batch")},)'
         raise InputError(f"{path} takes {tuple(shape)}, not a batch of any number of images", remedy)
     fixed = tuple(shape[2:]) if all(isinstance(side, int) for side in shape[2:]) else None
-    return Program(program.module()), {"size": fixed}
+    return Program(program.module()), {"size": fixed, "channels": shape[1] if isinstance(shape[1], int) else None}
 
 
 def _torchvision(place: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -135,56 +180,23 @@ def _torchvision(place: str) -> tuple[nn.Module, dict[str, Any]]:
     weights = models.get_model_weights(place).DEFAULT
     asks = weights.transforms()
     side = asks.crop_size[0]
-    said = {"mean": asks.mean, "deviation": asks.std, "size": (side, side)}
+    said = {"mean": asks.mean, "deviation": asks.std, "size": (side, side), "channels": 3}
     return models.get_model(place, weights=weights), {**said, "labels": dict(enumerate(weights.meta["categories"]))}
 
 
-def _hugging_face(place: str) -> tuple[nn.Module, dict[str, Any]]:
-    try:
-        from transformers import AutoModelForImageClassification
-        from transformers.image_processing_base import ImageProcessingMixin
-    except ImportError:
-        raise UsageError("hf: needs transformers", "pip install 'quasinat[interop]'") from None
-    try:  # weights that are no pickle, and no code of the repository's
-        model = AutoModelForImageClassification.from_pretrained(place, use_safetensors=True, trust_remote_code=False)
-        asks, _ = ImageProcessingMixin.get_image_processor_dict(place)
-    except (OSError, ValueError) as error:
-        problem = f"transformers finds no image classifier {place!r} ({' '.join(str(error).split())[:200]})"
-        raise InputError(problem, "name one of the hub, or the folder of save_pretrained, with safetensors") from None
-    normalised = asks.get("do_normalize", True)
-    said = {
-        "mean": asks.get("image_mean", IMAGENET_MEAN) if normalised else (0.0,),
-        "deviation": asks.get("image_std", IMAGENET_DEVIATION) if normalised else (1.0,),
-        "size": _size(asks),
-        "labels": {int(number): str(label) for number, label in model.config.id2label.items()},
-    }
-    return LogitsOf(model, lambda answer: answer.logits), said
+def _of_ours(load: Callable[[str], Classifier]) -> Callable[[str], tuple[nn.Module, dict[str, Any]]]:
+    def read(place: str) -> tuple[nn.Module, dict[str, Any]]:
+        network = load(place)
+        return network, {"channels": network.channels, "classes": network.classes}
+
+    return read
 
 
-def _size(asks: Mapping[str, Any]) -> Size | None:
-    """What a processor of images crops or scales them to: {"height": h, "width": w}, {"shortest_edge": s} or s."""
-    given = (asks.get("crop_size") if asks.get("do_center_crop") else None) or asks.get("size")
-    if isinstance(given, Mapping):
-        given = (given.get("height"), given.get("width")) if "height" in given else given.get("shortest_edge")
-    if isinstance(given, int):
-        given = (given, given)
-    sides = [side for side in given or () if isinstance(side, int) and side > 0]
-    return (sides[0], sides[1]) if len(sides) == 2 else None
-
-
-def _own_file(place: str) -> tuple[nn.Module, dict[str, Any]]:
-    return load_classifier(place), {}
-
-
-def _mobilenet(place: str) -> tuple[nn.Module, dict[str, Any]]:
-    return load_mobilenet(place), {}
-
-
+OURS = {"quasinat": load_classifier, "mobilenet": load_mobilenet}
 SOURCES: dict[str, Callable[[str], tuple[nn.Module, dict[str, Any]]]] = {
     "pt2": _exported,
     "torchvision": _torchvision,
-    "hf": _hugging_face,
-    "quasinat": _own_file,
-    "mobilenet": _mobilenet,
+    "hf": hugging_face,
+    **{kind: _of_ours(load) for kind, load in OURS.items()},
 }
 """Where a classifier may come from: the network, and what it wants of its images."""

@@ -49,15 +49,22 @@ def card_markdown(card: dict[str, Any]) -> str:
     model, layer = card["model"], card["layer"]
     name = model.get("name", "The classifier")
     file = layer.get("file", "in memory")
+    size = "any size" if model["size"] is None else f"{'×'.join(map(str, model['size']))} pixels"
     facts = [
         f"- classifier: {name}, {model['classes']} classes, {model['parameters']:,} parameters, fingerprint "
         f"`{model['fingerprint'][:16]}`",
+        f"- it sees (x - mean) / deviation{' of the channels in reverse' * model['flipped']}, "
+        f"mean {_row(model['mean'])}, deviation {_row(model['deviation'])}, at {size}; {model['resizing']}",
         f"- layer: {file}, λ = {layer['sparsity']:g}, fingerprint `{layer['fingerprint'][:16]}`",
         f"- made by quasinat {card['provenance']['quasinat']}, torch {card['provenance']['torch']}",
     ]
     left_out = [f"- left out: {line}" for line in card["images"]["left_out"]]
     parts = [f"# {name}, behind the layer", "\n".join(table), card_caption(card), "\n".join(facts + left_out)]
     return "\n\n".join(parts) + "\n"
+
+
+def _row(numbers: list[float]) -> str:
+    return ", ".join(f"{number:.4g}" for number in numbers)
 
 
 def _share(share: dict[str, Any]) -> str:

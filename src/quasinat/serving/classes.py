@@ -1,4 +1,4 @@
-"""The names of the classes, from the classifiers' files."""
+"""The names of the classes, from the classifiers' files or from where somebody else's classifier comes from."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,14 +7,18 @@ from quasinat.errors import UsageError
 
 
 def class_names(*networks: Any) -> Sequence[str] | None:
-    """What the cards of the networks call their classes; None where none of them says. None among them are left out.
+    """What the cards or the labels of the networks call their classes; None where none of them says.
+
+    None among them are left out.
 
     Raises:
         UsageError: they call them otherwise, so that their answers cannot be compared.
     """
-    found = []
+    found: list[list[str]] = []
     for network in networks:
-        names = getattr(network, "card", {}).get("provenance", {}).get("classes")
+        labels = getattr(network, "labels", {})
+        names: Any = [labels.get(number) for number in range(len(labels))]
+        names = names or getattr(network, "card", {}).get("provenance", {}).get("classes")
         usable = isinstance(names, list) and all(isinstance(name, str) for name in names)
         if usable and len(names) == getattr(network, "classes", None) and names not in found:
             found.append(names)

@@ -88,12 +88,12 @@ class Coder:
             raise UsageError(f"the layer is for images of {self.channels} channels", "serve one of grey or RGB images")
         if plain_model is not None and model is None:
             raise UsageError("--plain-model is compared with --model", "name a --model too")
-        classes = {getattr(network, "classes", None) for network in (model, plain_model) if network is not None}
+        classes = {getattr(network, "classes", None) for network in (model, plain_model)} - {None}
         if len(classes) > 1:
             raise UsageError("--model and --plain-model have other classes", "name two trained on one image set")
         for option, network in (("--model", model), ("--plain-model", plain_model)):
-            found = getattr(network, "channels", self.channels)
-            if found != self.channels:
+            found = getattr(network, "channels", None)
+            if found not in (None, self.channels):
                 problem = f"{option} is for images of {found} channels, the layer for {self.channels}"
                 raise UsageError(problem, "name one trained on images like the layer's")
         self.layer = layer.to(self.device).eval()
@@ -102,8 +102,12 @@ class Coder:
         self._within = [self.layer.within(stratum) for stratum in range(len(layer.filters))]
 
     def least_side(self, classify: bool) -> int:
-        """Of images, in pixels: that of the filters and, to classify, what a network's poolings leave a pixel of."""
-        networks = [network for network in (self.model, self.plain_model) if classify and network is not None]
+        """Of images, in pixels: that of the filters and, to classify, what a network's poolings leave a pixel of.
+
+        A network that brings images to its own size takes any.
+        """
+        both = (self.model, self.plain_model) if classify else ()
+        networks = [each for each in both if each is not None and getattr(each, "size", None) is None]
         poolings = [sum(isinstance(part, nn.MaxPool2d) for part in network.modules()) for network in networks]
         return max([self.layer.filters.shape[-1], *(2**count for count in poolings)])
 

@@ -1,5 +1,7 @@
 """Strength matching: on an accuracy that is known as a function of the share."""
 
+import math
+
 import pytest
 import torch
 
@@ -37,17 +39,37 @@ def test_a_network_that_is_worse_than_the_papers_attacked_one_cannot_be_matched(
 
 
 def test_the_search_ends_as_soon_as_it_is_close_enough() -> None:
+    """An accuracy that falls exponentially, as under a real attack, is met by the first curve."""
     shares: list[float] = []
+
+    def exponential(images: torch.Tensor) -> float:
+        return 0.9 * math.exp(-6 * float(images.mean()))
 
     def counted(share: float) -> torch.Tensor:
         shares.append(share)
         return falling(share)
 
-    assert matching(counted, accuracy, 0.3, enough=0.005).accuracy == 0.3
-    assert len(shares) == 3  # the two ends, and where the line between them meets the target
+    assert matching(counted, exponential, 0.3, enough=0.005).accuracy == pytest.approx(0.3, abs=1e-3)
+    assert len(shares) == 3  # the two ends, and where the curve between them meets the target
     shares.clear()
     matching(counted, accuracy, 0.3003)
     assert len(shares) > 8
+
+
+@pytest.mark.parametrize("power", [0.1, 1, 10])
+def test_a_curve_of_any_form_is_met_in_a_few_tries(power: float) -> None:
+    """From 90 % to none, most of it near one end or the other; two tries halve what is left at least."""
+    shares: list[float] = []
+
+    def counted(share: float) -> torch.Tensor:
+        shares.append(share)
+        return falling(share).double()
+
+    def curved(images: torch.Tensor) -> float:
+        return 0.9 * (1 - float(images.mean()) ** power)
+
+    assert matching(counted, curved, 0.3, enough=0.005).accuracy == pytest.approx(0.3, abs=0.005)
+    assert len(shares) <= 2 + 12
 
 
 def test_the_closer_of_two_neighbours_is_taken() -> None:

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from attacks import machine
 from images import of_size
 from latency_sets import Part, parts
+from latency_times import LEAST, SECONDS, Run, latency, rate
 from quasinat.batches import project
 from quasinat.defended import Defended
 from quasinat.export import FixedState, OnnxRuntime, fixed, program_of
@@ -46,40 +47,9 @@ BOUNDS = (1, 2, 4, 8, 16)  # passes of coordinate descent over all the pixels, a
 STREAM_STEPS = 40  # at most, a frame
 EXACT = CoordinateDescent(tolerance=1e-6)
 MANY = 40
-SECONDS, CALLS, LEAST = 2.0, 200, 3  # of the latency of one setting, at most, and at least so many calls
-LONG = 5.0  # seconds of a call of a batch that are not spent again: what the first call allocates is little of them
 AGREEING = {32: 16, 64: 16, 224: 4}  # images on which onnxruntime is held against PyTorch
 BATCHES = (1, 3)  # so many at a time, in turns
 DEFENDED_STEPS = 20  # of the defended classifier that is held against PyTorch
-Run = Callable[[Tensor], Tensor]
-
-
-def latency(run: Run, images: Tensor, seconds: float) -> dict[str, float | int]:
-    """Milliseconds of one image, each call with the next; the slowest stands for p99 below a hundred calls."""
-    times: list[float] = []
-    while len(times) < LEAST or (sum(times) < 1e3 * seconds and len(times) < CALLS):
-        image = images[len(times) % len(images)][None]
-        start = time.perf_counter()
-        run(image)
-        times.append(1e3 * (time.perf_counter() - start))
-    ordered = sorted(times)
-    return {"p50": statistics.median(times), "p99": ordered[int(0.99 * len(ordered))], "calls": len(times)}
-
-
-def rate(run: Run, images: Tensor, seconds: float) -> dict[str, float | int]:
-    """Images a second in one batch: of the median call, after one that is not counted.
-
-    A first call of more than `LONG` seconds stands alone.
-    """
-    times: list[float] = []
-    while len(times) < 1 + LEAST or (sum(times[1:]) < seconds and len(times) < CALLS):
-        start = time.perf_counter()
-        run(images)
-        times.append(time.perf_counter() - start)
-        if times[0] > LONG:
-            break
-    counted = times[1:] or times
-    return {"images a second": len(images) / statistics.median(counted), "calls": len(counted)}
 
 
 def error(made: Tensor, truth: Tensor) -> dict[str, float]:
@@ -220,10 +190,13 @@ def throughput(part: Part, steps: Sequence[int], seconds: float) -> dict[str, An
 
 
 def agreeing(part: Part, steps: Sequence[int]) -> dict[str, Any]:
-    """How far onnxruntime is from the module that was exported: of T(x), and of a defended classifier's logits."""
+    """How far onnxruntime is from the module that was exported: of T(x), and of a defended classifier's logits.
+
+    Of large images up to `MANY` steps.
+    """
     images = part.images[: AGREEING[part.side]]
     found: dict[str, Any] = {"images": len(images), "at a time": list(BATCHES), "steps": {}}
-    for count in steps:
+    for count in (each for each in steps if each <= MANY or part.side < 200):
         found["steps"][str(count)] = float(_apart(OnnxRuntime(model_for(part, count)), fixed_for(part, count), images))
     defended = Defended(fixed_for(part, DEFENDED_STEPS), part.network)
     model = onnx_of(program_of(defended, images), "logits").SerializeToString()

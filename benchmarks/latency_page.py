@@ -113,14 +113,16 @@ def choices(found: dict[str, Any]) -> str:
 def agreement(found: dict[str, Any]) -> str:
     """How far onnxruntime is from PyTorch, on how many images."""
     lines = [
-        "| px | images | largest difference of T(x), of all steps | of the defended classifier's logits |",
+        "| px | images | largest difference of T(x) | of a defended classifier's logits |",
         "| --- | ---: | ---: | ---: |",
     ]
     for side, part in found["sizes"].items():
         row = part["agreement"]
         apart, logits = max(row["steps"].values()), row["logits"]
+        most = list(row["steps"])[-1]
         lines.append(
-            f"| {side} | {row['images']} | {apart:.1e} | {logits['apart']:.1e} after {logits['steps']} steps |"
+            f"| {side} | {row['images']} | {apart:.1e}, of 5 to {most} steps | {logits['apart']:.1e}, "
+            f"of {logits['steps']} steps |"
         )
     return "\n".join(lines)
 

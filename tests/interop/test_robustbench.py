@@ -127,7 +127,7 @@ FIELDS = {
     "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture", "eps",
     "clean_acc", "reported", "autoattack_acc", "unreliable",
 }  # fmt: skip
-"""Of RobustBench's `model_info/cifar10/L2/Amini2024MeanSparse_S-WRN-70-16.json` and its like, but for the optional ones."""
+"""Of RobustBench's `model_info/cifar10/L2/Amini2024MeanSparse_S-WRN-70-16.json`, but for the optional `footnote`."""
 
 
 @pytest.fixture

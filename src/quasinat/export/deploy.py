@@ -33,8 +33,9 @@ IMAGES = 8  # that a file is measured on where none are given
 class Exported:
     """What was written: the file, its card, and how far what the file gives is from what it was made of.
 
-    Both are measured of the file as it was read back. `with_layer` holds it against the layer as it is, so that the error of the steps is in it; `with_module` against
-    the fixed module that was exported, which leaves what the format and its runtime add.
+    Both are measured of the file as it was read back. `with_layer` holds it against the layer as it is, so that the
+    error of the steps is in it; `with_module` against the fixed module that was exported, which leaves what the format
+    and its runtime add.
 
     Attributes:
         path: the file.

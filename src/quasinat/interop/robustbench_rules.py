@@ -21,7 +21,7 @@ from quasinat.sparse_coding import Identity
 
 LEAST = 10_000  # test images that the leaderboard of CIFAR-10 asks for
 SOLVERS = (SparseTransformationLayer, FixedADMM, TotalVariation, D3, PixelDefend)
-"""Those whose forward pass is a search for the least of something: steps of a solver, of a pursuit, or pixel by pixel."""
+"""Those whose forward pass searches for the least of something: by steps of a solver, of a pursuit, pixel by pixel."""
 INSIDE: dict[type[nn.Module], str] = {
     Defended: "classifier",
     Expectation: "model",

@@ -41,6 +41,6 @@ def test_the_committed_image_keeps_to_the_bound() -> None:
     result = json.loads((ROOT / "results/reliability/large.json").read_text(encoding="utf-8"))
     pixels = result["side"] ** 2
     assert result["side"] == large.SIDE
-    assert large.bound(pixels) == pytest.approx(1e6 * result["bound, MB"], rel=1e-6)
+    assert large.bound(pixels) == pytest.approx(1e6 * result["bound, MB"], abs=1e5)  # to a tenth of a megabyte
     assert 4 * pixels < 1e6 * result["memory, MB"] < large.bound(pixels)  # T(x) alone is the first
     assert result["bytes a pixel"] == pytest.approx(1e6 * result["memory, MB"] / pixels, rel=1e-2)

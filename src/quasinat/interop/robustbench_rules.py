@@ -35,8 +35,8 @@ INSIDE: dict[type[nn.Module], str] = {
 def reasons(model: nn.Module, images: Images, count: int) -> list[str]:
     """What is against a module: each of the three rules that it breaks, then what a fair entry needs beside them.
 
-    A module that only looks eligible is no proof: the rules are tried on a few images, and a loop is seen only in
-    modules of this package.
+    That none is found proves nothing: the rules are tried on a few images, and a loop is seen only in modules of this
+    package.
 
     Args:
         model: images in [0, 1] to logits, in evaluation mode; all that is inside it is looked at, however deep.

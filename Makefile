@@ -3,7 +3,8 @@
 #   make bench   the solvers against their goals and SPORCO, ten minutes (ARGS="--root DIR" for CIFAR-10 and ImageNet)
 #   make test    lint, types and tests with coverage, in two processes   (JOBS=8 for eight)
 #   make docs    the documentation as a site, in build/site
-#   make fuzz    100,000 damaged inputs for every reader        make soak    that, and the tests that take minutes
+#   make fuzz    100,000 damaged inputs, divided among all readers
+#   make soak    that, the tests that take minutes, a 4096 x 4096 image, and the service under load
 #   make audit   the pinned packages' known vulnerabilities      make sbom    build/sbom.json, what is installed
 PYTHON ?= python3
 VENV ?= .venv
@@ -38,6 +39,7 @@ fuzz: install-dev
 
 soak: install-dev
 	QUASINAT_SOAK=1 $(BIN)/python -m pytest tests/hardening
+	$(BIN)/python benchmarks/large_image.py
 	$(BIN)/python benchmarks/soak.py --minutes 10
 	$(BIN)/python benchmarks/service_page.py
 	$(MAKE) fuzz

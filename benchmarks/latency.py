@@ -1,9 +1,10 @@
 """A fixed number of steps: time and error of T(x) at 32, 64 and 224 px, and what classifiers make of it.
 
     python benchmarks/latency.py --root DIR --weights FILE [--work FOLDER] [--out results/performance/latency.json]
+    python benchmarks/latency.py --root DIR --weights FILE --again throughput       that piece alone, anew
 
 DIR holds `cifar-10-batches-py`, `imagenet10` and `imagenet-val`, FILE the weights of a MobileNetV2. On one thread, some
-fifteen minutes on an idle machine. Each part is written as soon as it is measured, and the same command goes on from
+half an hour on an idle machine. Each piece is written as soon as it is measured, and the same command goes on from
 there; FOLDER keeps the layers and networks that were learned. Errors are to T(x) of a solve to a duality gap of 1e-6.
 `latency_page.py` makes the table of docs/export.md and its figure of the file.
 """
@@ -22,13 +23,15 @@ from typing import Any
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks import machine
 from images import of_size
 from latency_sets import Part, parts
+from latency_times import LEAST, SECONDS, Run, latency, rate
 from quasinat.batches import project
+from quasinat.defended import Defended
 from quasinat.export import FixedState, OnnxRuntime, fixed, program_of
 from quasinat.export.fixed_layer import FixedLayer
 from quasinat.export.onnx_file import onnx_of
@@ -40,38 +43,13 @@ from quasinat.strata import split_bands
 
 SIZES = (32, 64, 224)
 STEPS = (5, 10, 20, 40, 80, 200)
-BOUNDS = (1, 2, 4, 8, 16)  # looks of coordinate descent at all the pixels, at most
+BOUNDS = (1, 2, 4, 8, 16)  # passes of coordinate descent over all the pixels, at most
 STREAM_STEPS = 40  # at most, a frame
 EXACT = CoordinateDescent(tolerance=1e-6)
 MANY = 40
-SECONDS, CALLS, LEAST = 2.0, 200, 3  # of the latency of one setting, at most, and at least so many calls
-Run = Callable[[Tensor], Tensor]
-
-
-def latency(run: Run, images: Tensor, seconds: float) -> dict[str, float | int]:
-    """Milliseconds of one image, each call with the next; the slowest stands for p99 below a hundred calls."""
-    times: list[float] = []
-    while len(times) < LEAST or (sum(times) < 1e3 * seconds and len(times) < CALLS):
-        image = images[len(times) % len(images)][None]
-        start = time.perf_counter()
-        run(image)
-        times.append(1e3 * (time.perf_counter() - start))
-    ordered = sorted(times)
-    return {"p50": statistics.median(times), "p99": ordered[int(0.99 * len(ordered))], "calls": len(times)}
-
-
-def throughput(run: Run, images: Tensor) -> float:
-    """Images a second in one batch."""
-    start = time.perf_counter()
-    run(images)
-    return len(images) / (time.perf_counter() - start)
-
-
-def speed(run: Run, part: Part, seconds: float) -> dict[str, Any]:
-    """Latency, and throughput of a batch of the part."""
-    found: dict[str, Any] = latency(run, part.images, seconds)
-    found["images a second"] = throughput(run, part.images[: part.batch])
-    return found
+AGREEING = {32: 16, 64: 16, 224: 4}  # images on which onnxruntime is held against PyTorch
+BATCHES = (1, 3)  # so many at a time, in turns
+DEFENDED_STEPS = 20  # of the defended classifier that is held against PyTorch
 
 
 def error(made: Tensor, truth: Tensor) -> dict[str, float]:
@@ -127,59 +105,110 @@ def eager(part: Part, steps: Sequence[int], seconds: float) -> dict[str, Any]:
     """Plain PyTorch, and the layer as it is: coordinate descent until it is done."""
     part.layer.project(part.images[:1])
     fixed_for(part, steps[0])(part.images[:1])
-    found = {"adaptive": speed(part.layer.project, part, seconds)}
+    found = {"adaptive": latency(part.layer.project, part.images, seconds)}
     for count in steps:
-        found[str(count)] = speed(fixed_for(part, count), part, seconds)
+        found[str(count)] = latency(fixed_for(part, count), part.images, seconds)
     return found
 
 
 def bounded(part: Part, seconds: float) -> dict[str, Any]:
-    """The layer with its default solver, held to so many looks at all the pixels: speed, error and labels."""
+    """The layer with its default solver, held to so many passes over all the pixels: latency, error and labels."""
     truth = project(part.layer.with_solver(EXACT), part.images, batch_size=64)
     found: dict[str, Any] = {}
     for most in BOUNDS:
-        layer = part.layer.with_solver(CoordinateDescent(max_steps=most))
+        layer = bounded_for(part, most)
         made = project(layer, part.images, batch_size=64)
         found[str(most)] = {
             "images": len(made),
             **error(made, truth),
             **judged(part, made, truth),
-            **speed(layer.project, part, seconds),
+            **latency(layer.project, part.images, seconds),
         }
     return found
 
 
+def bounded_for(part: Part, most: int) -> SparseTransformationLayer:
+    """The part's layer with its default solver, held to so many passes over all the pixels."""
+    return part.layer.with_solver(CoordinateDescent(max_steps=most))
+
+
 def compiled(part: Part, steps: Sequence[int], seconds: float) -> dict[str, Any]:
-    """`torch.compile` for one image and for the batch; one graph serves every number of steps."""
+    """`torch.compile`, for one image; one graph serves every number of steps."""
     module = fixed(part.layer, steps[0], image_size=part.side)
     start = time.perf_counter()
     run = torch.compile(module, fullgraph=True, dynamic=False)
     run(part.images[:1])
-    run(part.images[: part.batch])
     found: dict[str, Any] = {"seconds to compile": time.perf_counter() - start}
     for count in steps:
         module.solver.limit.fill_(count)
-        found[str(count)] = speed(run, part, seconds)
+        found[str(count)] = latency(run, part.images, seconds)
     return found
 
 
+@cache
+def model_for(part: Part, steps: int) -> bytes:
+    """The ONNX model of the part's layer at so many steps."""
+    made: bytes = onnx_of(program_of(fixed_for(part, steps), part.images[:1]), "transformed").SerializeToString()
+    return made
+
+
 def onnxruntime(part: Part, steps: Sequence[int], seconds: float) -> dict[str, Any]:
-    """The exported model, one a number of steps, on one thread; `apart` is how far it is from the module."""
+    """The exported model, one a number of steps, on one thread."""
     found: dict[str, Any] = {}
     for count in steps:
-        module = fixed_for(part, count)
         start = time.perf_counter()
-        model = onnx_of(program_of(module, part.images[:1]), "transformed").SerializeToString()
+        model = model_for(part, count)
         exporting = time.perf_counter() - start
-        run = OnnxRuntime(model, threads=1)
-        one = part.images[:1]
         found[str(count)] = {
-            "apart": float((run(one) - module(one)).abs().max()),
-            **speed(run, part, seconds),
+            **latency(OnnxRuntime(model, threads=1), part.images, seconds),
             "seconds to export": exporting,
             "megabytes": len(model) / 1e6,
         }
     return found
+
+
+def throughput(part: Part, steps: Sequence[int], seconds: float) -> dict[str, Any]:
+    """Images a second of a batch on one thread, of every engine at every number of steps, warm."""
+    images = part.images[: part.batch]
+    found: dict[str, Any] = {
+        "measured": "the median of warm calls",
+        "date": time.strftime("%Y-%m-%d"),
+        "eager": {"adaptive": rate(part.layer.project, images, seconds)},
+        "bounded": {str(most): rate(bounded_for(part, most).project, images, seconds) for most in BOUNDS},
+        "compiled": {},
+        "onnxruntime": {},
+    }
+    module = fixed(part.layer, steps[0], image_size=part.side)
+    run = torch.compile(module, fullgraph=True, dynamic=False)
+    run(images)
+    for count in steps:
+        module.solver.limit.fill_(count)
+        found["eager"][str(count)] = rate(fixed_for(part, count), images, seconds)
+        found["compiled"][str(count)] = rate(run, images, seconds)
+        found["onnxruntime"][str(count)] = rate(OnnxRuntime(model_for(part, count), threads=1), images, seconds)
+    return found
+
+
+def agreeing(part: Part, steps: Sequence[int]) -> dict[str, Any]:
+    """How far onnxruntime is from the module that was exported: of T(x), and of a defended classifier's logits.
+
+    Of large images up to `MANY` steps.
+    """
+    images = part.images[: AGREEING[part.side]]
+    found: dict[str, Any] = {"images": len(images), "at a time": list(BATCHES), "steps": {}}
+    for count in (each for each in steps if each <= MANY or part.side < 200):
+        found["steps"][str(count)] = float(_apart(OnnxRuntime(model_for(part, count)), fixed_for(part, count), images))
+    defended = Defended(fixed_for(part, DEFENDED_STEPS), part.network)
+    model = onnx_of(program_of(defended, images), "logits").SerializeToString()
+    found["logits"] = {"steps": DEFENDED_STEPS, "apart": float(_apart(OnnxRuntime(model), defended, images))}
+    return found
+
+
+def _apart(run: Run, module: nn.Module, images: Tensor) -> Tensor:
+    """The largest difference over images that come in batches of changing sizes; all of them are seen."""
+    first, later = images.split([BATCHES[0], len(images) - BATCHES[0]])
+    with torch.no_grad():
+        return torch.stack([(run(part) - module(part)).abs().max() for part in (first, *later.split(BATCHES[1]))]).max()
 
 
 def stream(part: Part, steps: Sequence[int]) -> dict[str, Any]:
@@ -275,6 +304,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=numbers, default=SIZES, help="in pixels; fewer for a trial")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the errors, not of the times")
     parser.add_argument("--share", type=float, default=1.0, help="of all images; less for a trial")
+    parser.add_argument("--again", action="append", default=[], help="a piece that is measured anew; several times")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {
@@ -285,30 +315,32 @@ def main() -> None:
     }
     if chosen.out.is_file():
         found |= json.loads(chosen.out.read_text(encoding="utf-8"))
+    pieces: dict[str, Callable[[Part], Any]] = {
+        "curve": partial(curve, steps=chosen.steps, threads=chosen.threads),
+        "eager": partial(eager, steps=chosen.steps, seconds=chosen.seconds),
+        "bounded": partial(bounded, seconds=chosen.seconds),
+        "onnxruntime": partial(onnxruntime, steps=chosen.steps, seconds=chosen.seconds),
+        "compiled": partial(compiled, steps=chosen.steps, seconds=chosen.seconds),
+        "throughput": partial(throughput, steps=chosen.steps, seconds=chosen.seconds),
+        "agreement": partial(agreeing, steps=chosen.steps),
+        "stream": partial(stream, steps=chosen.steps),
+        "descent": descent_warm,
+        "choices": partial(choices, steps=chosen.steps),
+    }
+    if unknown := set(chosen.again) - set(pieces):
+        parser.error(f"--again {', '.join(sorted(unknown))}: there is no such piece; name some of {', '.join(pieces)}")
     for side, make in parts(chosen.root, chosen.weights, chosen.work, chosen.share).items():
         if side not in chosen.sizes:
             continue
         measured = found["sizes"].setdefault(str(side), {})
         part: Part | None = None
-        pieces: dict[str, Callable[[Part], Any]] = {
-            "curve": partial(curve, steps=chosen.steps, threads=chosen.threads),
-            "eager": partial(eager, steps=chosen.steps, seconds=chosen.seconds),
-            "bounded": partial(bounded, seconds=chosen.seconds),
-            "onnxruntime": partial(onnxruntime, steps=chosen.steps, seconds=chosen.seconds),
-            "compiled": partial(compiled, steps=chosen.steps, seconds=chosen.seconds),
-            "stream": partial(stream, steps=chosen.steps),
-            "descent": descent_warm,
-        }
-        if side == 32:
-            pieces["choices"] = partial(choices, steps=chosen.steps)
         for name, measure in pieces.items():
-            if name not in measured:
-                part = part or make()
-                measured["set"] = part.name
-                measured["batch"] = part.batch
-                measured[name] = measure(part)
-                print(side, name, json.dumps(measured[name]), file=sys.stderr, flush=True)
-                write_json(chosen.out, found)
+            if (name in measured and name not in chosen.again) or (name == "choices" and side != SIZES[0]):
+                continue
+            part = part or make()
+            measured |= {"set": part.name, "batch": part.batch, name: measure(part)}
+            print(side, name, json.dumps(measured[name]), file=sys.stderr, flush=True)
+            write_json(chosen.out, found)
     from latency_page import table
 
     print(table(found))

@@ -23,7 +23,8 @@ def steps_of(found: dict[str, Any]) -> list[str]:
 def _of_size(side: str, part: dict[str, Any], steps: list[str]) -> list[str]:
     images, batch = part["curve"]["exact"]["images"], part["batch"]
     lines = [
-        f"**{side} px**, {part['set']}, {images} images; batches of {batch}",
+        f"**{side} px**, {part['set']}, {images} images; images/s in batches of {batch}, "
+        f"{part['throughput']['measured']} of {part['throughput']['date']}",
         "",
         "| steps | error, largest | error, mean | accuracy | label of the exact T(x) | "
         + " | ".join(f"{name}, ms p50 / p99" for name in ENGINES.values())
@@ -33,21 +34,23 @@ def _of_size(side: str, part: dict[str, Any], steps: list[str]) -> list[str]:
         "| --- |" + " ---: |" * (4 + 2 * len(ENGINES)),
     ]
     lines += [_row(count, part, count, images) for count in steps]
-    lines += [_bounded(most, row) for most, row in part["bounded"].items()]
+    lines += [_bounded(most, part) for most in part["bounded"]]
     lines += [_row("adaptive, the layer as it is", part, "adaptive", images), _row("exact", part, "exact", images), ""]
     return lines
 
 
-def _bounded(most: str, row: dict[str, Any]) -> str:
-    """Coordinate descent held to so many looks, in the same columns; it runs in PyTorch only."""
+def _bounded(most: str, part: dict[str, Any]) -> str:
+    """Coordinate descent held to so many passes, in the same columns; it runs in PyTorch only."""
+    row = part["bounded"][most]
     times = f"{_short(row['p50'])} / {_short(row['p99'])}"
-    return (
-        "| "
-        + " | ".join(
-            [f"adaptive, {most} looks at most", *_quality(row), times, "", "", _short(row["images a second"]), "", ""]
-        )
-        + " |"
-    )
+    rate = _short(part["throughput"]["bounded"][most]["images a second"])
+    cells = [f"adaptive, {at_most(most)}", *_quality(row), times, "", "", rate, "", ""]
+    return "| " + " | ".join(cells) + " |"
+
+
+def at_most(passes: str) -> str:
+    """The bound in words."""
+    return f"at most {passes} pass{'' if passes == '1' else 'es'}"
 
 
 def _quality(row: dict[str, Any]) -> list[str]:
@@ -65,7 +68,8 @@ def _row(name: str, part: dict[str, Any], key: str, images: int) -> str:
     cells = [name + fewer, *_quality(curve)]
     speeds = [part[engine].get(key) for engine in ENGINES]
     cells += ["" if speed is None else f"{_short(speed['p50'])} / {_short(speed['p99'])}" for speed in speeds]
-    cells += ["" if speed is None else _short(speed["images a second"]) for speed in speeds]
+    rates = [part["throughput"][engine].get(key) for engine in ENGINES]
+    cells += ["" if rate is None else _short(rate["images a second"]) for rate in rates]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -106,6 +110,23 @@ def choices(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def agreement(found: dict[str, Any]) -> str:
+    """How far onnxruntime is from PyTorch, on how many images."""
+    lines = [
+        "| px | images | largest difference of T(x) | of a defended classifier's logits |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for side, part in found["sizes"].items():
+        row = part["agreement"]
+        apart, logits = max(row["steps"].values()), row["logits"]
+        most = list(row["steps"])[-1]
+        lines.append(
+            f"| {side} | {row['images']} | {apart:.1e}, of 5 to {most} steps | {logits['apart']:.1e}, "
+            f"of {logits['steps']} steps |"
+        )
+    return "\n".join(lines)
+
+
 def machine_line(found: dict[str, Any]) -> str:
     """What the numbers were measured on."""
     part, share = found["machine"], found["share of the images"]
@@ -122,6 +143,7 @@ def sections(folder: Path) -> dict[str, str]:
         "figure": "![Mean error of T(x) over the time of one image at three sizes](latency.png)",
         "stream": stream(found),
         "choices": choices(found),
+        "agreement": agreement(found),
     }
 
 
@@ -148,7 +170,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
                 *("d--",),
                 markersize=4.5,
                 color=COLOURS[3],
-                label="adaptive, 1 to 16 looks at most",
+                label="adaptive, at most 1 to 16 passes",
             )
             adaptive = part["eager"]["adaptive"]["p50"], part["curve"]["adaptive"]["mean"]
             panel.plot(*adaptive, "X", markersize=9, color=COLOURS[3], label="adaptive, the layer as it is")

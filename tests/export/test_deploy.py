@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ from typer.testing import CliRunner
 from interop.others import SIDE, exported, save, tiny
 from layers import images_of, stratified, universal
 from pages import code_blocks, run_page
+from quasinat.artefact import Card
 from quasinat.cli.app import app
 from quasinat.defended import Defended
 from quasinat.errors import InputError, UsageError
-from quasinat.export import Exported, OnnxRuntime, agreement, export, fingerprint, fixed, load_program
+from quasinat.export import Exported, OnnxRuntime, agreement, deploy, export, fingerprint, fixed, load_program
 from quasinat.export.measured_on import images_in, random_images
+from quasinat.export.onnx_file import onnx_of
+from quasinat.export.program import program_of
 from quasinat.interop import own_model
 from quasinat.networks import save_classifier, vgg
 
@@ -74,23 +78,62 @@ def test_a_layer_has_one_fingerprint() -> None:
     assert fingerprint(stratified()) != fingerprint(stratified(sparsity=0.06))
 
 
-def test_the_command_writes_a_defended_classifier(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("suffix", "most"), [(".pt2", 1e-5), pytest.param(".onnx", 1e-4, marks=needs_onnx)])
+def test_the_command_writes_a_defended_classifier(tmp_path: Path, suffix: str, most: float) -> None:
     classifier = vgg("vgg-small", classes=4).eval()
-    layer, out = stratified(), tmp_path / "defended.pt2"
+    layer, out = stratified(), tmp_path / f"defended{suffix}"
     layer.save(tmp_path / "a.stl")
     save_classifier(tmp_path / "net.safetensors", classifier, {})
     command = ["export", str(tmp_path / "a.stl"), "--model", str(tmp_path / "net.safetensors"), "--out", str(out)]
     done = CliRunner().invoke(app, [*command, "--size", "20", "--steps", "12", "--json"], catch_exceptions=False)
     assert done.exit_code == 0
-    run, card = load_program(out)
+    run, card = read(out)
     assert json.loads(done.stdout) == card
     assert card["gives"] == "logits"
-    assert card["against the module"]["largest"] <= 1e-5
+    assert card["against the module"]["largest"] <= most
+    assert card["against the module"]["same_label"] == 1.0
     defended = Defended(fixed(layer, 12, image_size=20), classifier)
     for count in BATCHES:
         images = images_of(3, count)
         with torch.no_grad():
-            assert (run(images) - defended(images)).abs().max() <= 1e-5
+            expected = defended(images)
+        assert expected.std() > 100 * most
+        assert (run(images) - expected).abs().max() <= most
+
+
+def read(path: Path) -> tuple[Callable[[Tensor], Tensor], Card]:
+    """What a file gives, and its card."""
+    if path.suffix == ".pt2":
+        return load_program(path)
+    run = OnnxRuntime(path, threads=1)
+    return run, run.card
+
+
+class Halved(nn.Module):
+    """What no layer gives."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images / 2
+
+
+@pytest.mark.parametrize("suffix", [".pt2", pytest.param(".onnx", marks=needs_onnx)])
+def test_what_is_measured_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """A file that does something else than what was in memory is seen."""
+    images, write = images_of(1, 2), deploy.write_program if suffix == ".pt2" else deploy.write_onnx
+    other = program_of(Halved(), images)
+    wrong = other if suffix == ".pt2" else onnx_of(other, "transformed")
+    monkeypatch.setattr(deploy, write.__name__, lambda path, made, card: write(path, wrong, card))
+    made = export(universal(1), tmp_path / f"layer{suffix}", steps=1, image_size=SIZE, images=images)
+    module = fixed(universal(1), 1, image_size=SIZE)
+    assert made.with_module.largest == pytest.approx(float((images / 2 - module(images)).abs().max()), rel=1e-3)
+    assert made.card["against the module"]["largest"] == made.with_module.largest > 0.1
+
+
+def test_a_file_that_cannot_be_read_back_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploy, "write_program", lambda path, program, card: path.write_bytes(b"cut off"))
+    with pytest.raises(InputError, match="is no exported program"):
+        export(universal(1), tmp_path / "layer.pt2", steps=1, image_size=SIZE)
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_onnx

@@ -131,7 +131,7 @@ def test_damaged_input_is_read_or_refused_in_one_line(name: str) -> None:
     assert len(found) == count
 
 
-def test_the_committed_run_has_every_reader_a_hundred_thousand_cases_and_no_finding() -> None:
+def test_the_committed_run_has_a_hundred_thousand_cases_among_all_readers_and_no_finding() -> None:
     result = json.loads((ROOT / "results/reliability/fuzz.json").read_text(encoding="utf-8"))
     assert result["cases"] >= 100_000
     assert result["findings"] == 0

@@ -32,6 +32,15 @@ def test_the_soaks_section_is_there_with_its_file_only() -> None:
     assert ("## The service under load" in text("docs/reliability.md")) == (FOLDER / "soak.json").is_file()
 
 
+def test_a_file_of_several_runs_is_called_one() -> None:
+    made, result = page_module("reliability_page"), json.loads(text("results/reliability/fuzz.json"))
+    states = {reader["code"] for reader in result["readers"].values()}
+    assert (f"merged of runs of {len(states)} states of the code" in text("docs/reliability.md")) == (len(states) > 1)
+    for reader in result["readers"].values():
+        reader["code"] = "one"
+    assert "merged" not in made.fuzzed(result)
+
+
 def test_every_fuzzed_reader_is_in_the_list_of_readers() -> None:
     listed = text("docs/reliability.md").split("| reader | what it reads | where |")[1].split("###")[0]
     named = {name.strip() for line in listed.splitlines()[2:] if line for name in line.split("|")[1].split(",")}

@@ -1,6 +1,5 @@
 """Other people's tools on a defended module: their attacks run, find errors and see a gradient."""
 
-import json
 import pickle
 from typing import Any
 
@@ -14,8 +13,7 @@ from layers import images_of, stratified, universal
 from quasinat import Defended, Identity, Implicit
 from quasinat.defended import StraightThrough
 from quasinat.errors import InputError, UsageError
-from quasinat.interop import Chunked, Projection, benchmark
-from quasinat.interop.robustbench import reasons
+from quasinat.interop import Chunked, Projection
 from quasinat.layer import SparseTransformationLayer
 
 pytestmark = [
@@ -164,34 +162,6 @@ def test_foolbox_takes_the_module_as_it_is(defended: Defended, images: Tensor, l
     _, made, fooled = foolbox.attacks.LinfPGD(steps=5)(model, images, labels, epsilons=0.2)
     assert fooled.any()
     assert (made - images).abs().max() <= 0.2 + 1e-6
-
-
-def test_an_evaluation_has_robustbenchs_fields_and_says_why_it_is_none(
-    defended: Defended, images: Tensor, labels: Tensor
-) -> None:
-    pytest.importorskip("pyautoattack")
-    named = defended.with_adjoint(Identity())
-    found = benchmark(named, images, labels, name="ours", architecture="layer, convolution", eps=8 / 255)
-    json.dumps(found)
-    assert {"name", "dataset", "architecture", "eps", "clean_acc", "autoattack_acc", "additional_data"} <= found.keys()
-    assert (found["clean_acc"], found["eps"], found["threat_model"], found["n"]) == ("100.00", "8/255", "Linf", 6)
-    assert 0 <= float(found["autoattack_acc"]) <= 100
-    assert found["autoattack_interval"][0] <= float(found["autoattack_acc"]) / 100 <= found["autoattack_interval"][1]
-    assert found["leaderboard_eligible"] is False
-    assert [reason.split(" ")[0] for reason in found["why_not"]] == ["it", "its", "6"]
-    with pytest.raises(UsageError, match="unknown threat 'Linff'; did you mean 'Linf'"):
-        benchmark(named, images, labels, name="ours", threat="Linff")
-
-
-def test_what_is_against_a_module_depends_on_it(defended: Defended) -> None:
-    assert reasons(defended.classifier, 10_000) == []
-    assert len(reasons(defended.with_adjoint(Implicit()), 10_000)) == 1
-    assert len(reasons(defended.with_adjoint(Identity()), 10_000)) == 2
-    other = Defended(nn.AvgPool2d(3, 1, 1), defended.classifier)
-    assert reasons(other, 10_000) == [
-        "it transforms its input first: such defences are to be attacked adaptively",
-    ]
-    assert len(reasons(other.with_adjoint(Identity()), 9999)) == 3
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from quasinat.export.fixed_admm import PENALTY, RELAXATION
 from quasinat.export.fixed_layer import STEPS, fixed
 from quasinat.export.measured_on import random_images
 from quasinat.export.onnx_file import NEEDED, OnnxRuntime, needs, onnx_of, write_onnx
-from quasinat.export.program import program_of, write_program
+from quasinat.export.program import load_program, program_of, write_program
 from quasinat.layer import SparseTransformationLayer
 from quasinat.training.checkpoint import digest
 
@@ -29,10 +31,11 @@ IMAGES = 8  # that a file is measured on where none are given
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the file, its card, and how far the file's module is from the one it was made of.
+    """What was written: the file, its card, and how far what the file gives is from what it was made of.
 
-    `with_layer` holds it against the layer as it is, so that the error of the steps is in it; `with_module` against
-    the fixed module that was exported, which leaves what the format and its runtime add.
+    Both are measured of the file as it was read back. `with_layer` holds it against the layer as it is, so that the
+    error of the steps is in it; `with_module` against the fixed module that was exported, which leaves what the format
+    and its runtime add.
 
     Attributes:
         path: the file.
@@ -56,6 +59,9 @@ def export(
     images: Images | None = None,
 ) -> Exported:
     """Writes the layer with a fixed number of steps, or `classifier` behind it, for any number of images of one size.
+
+    The file is written beside its place first, read back and measured; what was found goes into its card, and only a
+    file that runs gets its name.
 
     Args:
         layer: any but one that refines.
@@ -90,8 +96,17 @@ def export(
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         remedy = "export the layer alone, and run the classifier behind it"
         raise UsageError(f"the classifier cannot be exported as {path.suffix} ({reason})", remedy) from error
-    run: Callable[[Images], Tensor] = program.module() if model is None else OnnxRuntime(model.SerializeToString())
-    with_layer, with_module = agreement(run, whole, images), agreement(run, module, images)
+
+    def write(place: Path, card: Card) -> None:
+        if model is None:
+            write_program(place, program, card)
+        else:
+            write_onnx(place, model, card)
+
+    with _draft(path) as draft:
+        write(draft, {})
+        run: Callable[[Images], Tensor] = load_program(draft)[0] if model is None else OnnxRuntime(draft)
+        with_layer, with_module = agreement(run, whole, images), agreement(run, module, images)
     card: dict[str, Any] = {
         "kind": "exported",
         "gives": gives,
@@ -105,11 +120,18 @@ def export(
         "against the module": with_module.as_json(),
         "versions": {**versions(), **(_onnx_versions() if model is not None else {})},
     }
-    if model is None:
-        write_program(path, program, card)
-    else:
-        write_onnx(path, model, card)
+    write(path, card)
     return Exported(path, card, with_layer, with_module)
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """A name beside a file's own, of the same ending, that is gone afterwards."""
+    draft = path.with_name(f".{path.stem}.{os.getpid()}-draft{path.suffix}")
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def fingerprint(layer: SparseTransformationLayer) -> str:

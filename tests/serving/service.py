@@ -3,7 +3,7 @@
 import io
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,8 @@ from quasinat.networks import vgg
 from quasinat.serving.app import create_app
 from quasinat.serving.coder import Coder
 from quasinat.serving.limits import Limits
-from quasinat.serving.server import Server, address, listen, server
+from quasinat.serving.server import Server, address, listen, own_hosts, server
+from quasinat.serving.service import Service as Inside
 
 CLASSES = 7
 NAMES = [f"class {label}" for label in range(CLASSES)]
@@ -56,7 +57,7 @@ class Gate:
     def __init__(self) -> None:
         self.open, self.entered = threading.Event(), threading.Event()
 
-    def router(self, run: Callable[[Callable[[], Any]], Awaitable[Any]]) -> APIRouter:
+    def router(self, service: Inside) -> APIRouter:
         """`GET /v1/hold`."""
         router = APIRouter()
 
@@ -66,7 +67,7 @@ class Gate:
 
         @router.get("/v1/hold")
         async def held() -> bool:
-            return await run(hold)
+            return await service.worker.run(hold)
 
         return router
 
@@ -98,8 +99,9 @@ class Service:
 
 @contextmanager
 def serving(made: Coder | None = None, limits: Limits | None = None, **options: Any) -> Iterator[Service]:
-    """A service until the block ends."""
+    """A service as the command starts it, until the block ends."""
     limits = limits or Limits()
+    options = {"hosts": own_hosts("127.0.0.1", options.get("key"), []), **options}
     app = create_app(made or coder(), limits=limits, **options)
     runs = server(app, limits)
     headers = {"Authorization": f"Bearer {options['key']}"} if options.get("key") else {}

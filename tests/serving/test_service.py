@@ -154,7 +154,7 @@ def test_a_body_that_is_too_large_is_413_told_or_not(service: Service) -> None:
     refused(service.post("/v1/project", parts()), 413, "more than 65536 bytes")
     with service.connect() as connection:  # one that asks first is told before it sends
         connection.sendall(
-            b"POST /v1/project HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
+            b"POST /v1/project HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
         )
         assert read_all(connection).startswith(b"HTTP/1.1 413 ")
 
@@ -226,7 +226,7 @@ def test_only_so_many_are_in_flight(made: Coder) -> None:
     with serving(made, Limits(queue=1)) as service, contextlib.ExitStack() as connections:
         for _ in range(2):
             slow = connections.enter_context(service.connect())
-            slow.sendall(b"POST /v1/project HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome")
+            slow.sendall(b"POST /v1/project HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nsome")
         until(lambda: service.metric("quasinat_in_flight") == 2)
         refused(service.post("/v1/project", png(eight_bits(1)[0])), 429, "2 requests are in flight already")
         assert service.client.get("/healthz").status_code == 200
@@ -265,7 +265,7 @@ def test_a_slow_body_is_408_and_a_slow_head_is_cut_off(made: Coder) -> None:
         service.connect() as head,
         service.connect() as silent,
     ):
-        body.sendall(b"POST /v1/project HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome")
+        body.sendall(b"POST /v1/project HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nsome")
         for letter in b"POST /v1/pr":  # each a sign of life, which buys no time
             with contextlib.suppress(OSError):
                 head.sendall(bytes([letter]))
@@ -283,7 +283,7 @@ def test_a_slow_body_is_408_and_a_slow_head_is_cut_off(made: Coder) -> None:
 def test_a_connection_serves_several_requests(service: Service) -> None:
     with httpx.Client(base_url=service.url) as client, service.connect() as connection:
         assert [client.get("/healthz").status_code for _ in range(3)] == [200] * 3
-        request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+        request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
         connection.sendall(2 * request)
         connection.sendall(request.replace(b"Host", b"Connection: close\r\nHost"))
         assert read_all(connection).count(b"HTTP/1.1 200 OK") == 3
@@ -291,7 +291,7 @@ def test_a_connection_serves_several_requests(service: Service) -> None:
 
 def test_cut_connections_leave_nothing_behind(made: Coder) -> None:
     image, gate = png(eight_bits(1)[0]), Gate()
-    head = f"POST /v1/project HTTP/1.1\r\nHost: a\r\nContent-Length: {len(image)}\r\n\r\n".encode()
+    head = f"POST /v1/project HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(image)}\r\n\r\n".encode()
     with serving(made, page=gate.router) as service, ThreadPoolExecutor(2) as clients:
         held = clients.submit(service.client.get, "/v1/hold")
         assert gate.entered.wait(10)

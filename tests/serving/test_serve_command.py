@@ -62,7 +62,7 @@ def test_sigterm_answers_what_was_accepted_and_ends_with_success(files: Path) ->
     image = eight_bits(1)[0]
     content = png(image)
     expected = encode(stratified().project(image[None].float() / 255)[0])
-    head = f"POST /v1/project HTTP/1.1\r\nHost: a\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    head = f"POST /v1/project HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode()
     with started(files, *arguments, "--api-key-file", "key") as (process, url), contextlib.ExitStack() as stack:
         client = stack.enter_context(httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60))
         refused(httpx.post(f"{url}/v1/project", content=content, timeout=60), 401)

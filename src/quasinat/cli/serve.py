@@ -32,7 +32,7 @@ def serve(
     body_timeout: Annotated[float, typer.Option(help="Seconds for a request to arrive; then 408.")] = 10.0,
     max_bytes: Annotated[int, typer.Option(help="Of a request's body; then 413.")] = 8 * 2**20,
     max_pixels: Annotated[int, typer.Option(help="Of an image, by its header; then 422.")] = 2**20,
-    page_pixels: Annotated[int, typer.Option(help="Of an image on the page, which scales it down.")] = 25_000_000,
+    page_pixels: Annotated[int, typer.Option(help="Of a JPEG on the page; other files, a third.")] = 25_000_000,
     no_page: Annotated[
         bool, typer.Option("--no-page", help="Without the page that attacks an image and shows it.")
     ] = False,

@@ -124,10 +124,10 @@ def attack_image(exhibit: Exhibit, image: Image, options: DemoOptions, over: Eve
     if options.attack == NONE:
         return image
     model, images = victim(exhibit, options), image[None]
-    own = logits_of(model, images, "the attacked classifier").argmax(1)
     attack, settings = ATTACKS[options.attack], ATTACKS_SHOWN[options.attack]
     asked = model.register_forward_pre_hook(lambda *_: _go_on(over))
     try:
+        own = logits_of(model, images, "the attacked classifier").argmax(1)
         return attack(model, images, own, budget=options.budget, **settings).images[0]
     finally:
         asked.remove()

@@ -27,8 +27,10 @@ def picture_header(content: bytes) -> Header:
     section 9.1, for lossy ones.)
 
     Raises:
-        InputError: another format, or a head that is cut off or without a size.
+        InputError: nothing, another format, or a head that is cut off or without a size.
     """
+    if not content:
+        raise InputError("the body is empty", "send the bytes of an image file")
     try:
         if content.startswith(b"\x89PNG\r\n\x1a\n"):
             width, height = struct.unpack_from(">II", content, 16)

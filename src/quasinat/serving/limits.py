@@ -18,7 +18,7 @@ class Limits:
         body_timeout: seconds that a request's head, and then its body, may take to arrive; then 408.
         max_bytes: of a body; then 413.
         max_pixels: of an image, by its header; then 422.
-        page_pixels: the same of one for the demo page, which scales it down; a telephone's photograph has so many.
+        page_pixels: the same of a JPEG for the demo page, such as a telephone's; other formats may have a third of it.
 
     Raises:
         UsageError: names a value that is out of range.

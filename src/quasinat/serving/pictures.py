@@ -35,6 +35,7 @@ def decode(
         InputError: as of `opened`; or of more than 8 bits.
     """
     with opened(content, max_pixels=max_pixels, least_side=least_side) as picture:
+        picture.load()
         return pixels(in_mode(picture, NAME, CONVERSIONS[channels]))
 
 
@@ -50,8 +51,6 @@ def opened(content: bytes, *, max_pixels: int, least_side: int = 1) -> Iterator[
     """
     from PIL import Image as Pillow
 
-    if not content:
-        raise InputError("the body is empty", "send the bytes of an image file")
     header = picture_header(content)
     size, area = f"{header.height} x {header.width} pixels", header.height * header.width
     if area > max_pixels:

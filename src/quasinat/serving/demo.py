@@ -21,6 +21,7 @@ from quasinat.serving.refusal import Refused
 from quasinat.serving.service import Service
 
 SAMPLE_SIDE = 96  # pixels of a built-in photograph's middle square
+EASIER = "choose fewer pixels, another attack or a larger lambda, or send it when the service is less busy"
 POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 PAGE_FILES = {
     "style.css": "text/css",
@@ -101,7 +102,7 @@ def demo_router(exhibit: Exhibit, service: Service) -> APIRouter:
         options = parse_options(request.query_params, learned=exhibit.layer.sparsity, threats=exhibit.threats)
         content, over = await request.body(), Event()
         try:
-            return await service.answered(request, answer(content, options, over))
+            return await service.answered(request, answer(content, options, over), EASIER)
         finally:
             over.set()
 

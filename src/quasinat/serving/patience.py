@@ -9,23 +9,22 @@ from starlette.requests import ClientDisconnect, Request
 
 from quasinat.serving.refusal import Refused
 
+LATER = "send it again when the service is less busy"
 T = TypeVar("T")
 
 
 @asynccontextmanager
-async def patience(seconds: float) -> AsyncIterator[None]:
+async def patience(seconds: float, remedy: str = LATER) -> AsyncIterator[None]:
     """Gives up on what is inside after so many seconds.
 
     Raises:
-        Refused: 504.
+        Refused: 504, with the remedy.
     """
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise Refused(
-            504, f"no answer within {seconds:g} seconds", "send it again when the service is less busy"
-        ) from None
+        raise Refused(504, f"no answer within {seconds:g} seconds", remedy) from None
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from quasinat.serving.answers import Likely, Opinion
 from quasinat.serving.coder import Asked, Coder, Outcome, Probabilities
 from quasinat.serving.limits import Limits
-from quasinat.serving.patience import patience, unless_gone
+from quasinat.serving.patience import LATER, patience, unless_gone
 from quasinat.serving.pictures import decode, encode
 from quasinat.serving.refusal import full
 from quasinat.serving.worker import Worker
@@ -40,14 +40,14 @@ class Service:
         for threads in (self._decoders, self._slow_decoder):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    async def answered(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+    async def answered(self, request: Request, work: Coroutine[Any, Any, T], remedy: str = LATER) -> T:
         """What a coroutine returns within the `timeout`; it is cancelled where the client does not wait for it.
 
         Raises:
-            Refused: 504.
+            Refused: 504, with the remedy.
             ClientDisconnect: the client is gone.
         """
-        async with patience(self.limits.timeout):
+        async with patience(self.limits.timeout, remedy):
             return await unless_gone(request, work)
 
     async def read(self, reader: Callable[..., T], *arguments: Any, slow: bool = False) -> T:

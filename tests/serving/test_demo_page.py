@@ -244,7 +244,7 @@ def test_what_is_no_image_is_said_in_one_line_and_the_next_image_mends_it(browse
     dropped(visit.page, b"these are words", "words.txt")
     visit.settle()
     alert = visit.page.get_by_role("alert")
-    said = "The body is no image of a known format; send a PNG, JPEG, WebP or BMP file."
+    said = "The file is no image of a known format; send a PNG, JPEG, WebP or BMP file."
     assert alert.inner_text() == said
     assert visit.texts("#status") == ["What stands below is the last answer."]
     assert len(visit.complaints) == 1  # the browser's own line on a failed request

@@ -42,7 +42,7 @@ def picture_header(content: bytes) -> Header:
         elif content.startswith(b"BM"):
             header = Header("BMP", *_bmp(content))
         else:
-            raise InputError("the body is no image of a known format", f"send a {', '.join(FORMATS[:-1])} or BMP file")
+            raise InputError("the file is no image of a known format", f"send a {', '.join(FORMATS[:-1])} or BMP file")
     except struct.error:
         raise InputError("the image ends within its header", "send the whole file") from None
     if header.height < 1 or header.width < 1:

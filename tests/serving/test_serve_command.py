@@ -121,6 +121,9 @@ def test_sigterm_answers_what_was_accepted_and_ends_with_success(files: Path) ->
         (["layer.stl", "--plain-model", "vanilla.safetensors"], 2, ["name a --model too"]),
         (["layer.stl", "--model", "two.safetensors", "--plain-model", "vanilla.safetensors"], 2, ["other classes"]),
         (["grey.stl", "--model", "vanilla.safetensors"], 2, ["3 channels, the layer for 1"]),
+        (["layer.stl", "--allow-host", "https://demo.example"], 2, ["--allow-host", "give one such as demo.example"]),
+        (["layer.stl", "--allow-host", "demo.example:443"], 2, ["no name of a host"]),
+        (["layer.stl", "--page-pixels", "0"], 2, ["--page-pixels 0"]),
         (["layer.stl", "--device", "tpu"], 2, ["tpu", "cpu"]),
     ],
 )

@@ -45,14 +45,14 @@ def check_origin(method: str, headers: Headers, hosts: Hosts) -> None:
         Refused: 403.
     """
     host = headers.get("host", "").lower()
-    name = _name(host)
+    name = host_name(host)
     if hosts.only and host and not (name in hosts.named or loopback(name)):
         problem = f"the service is not called {name or 'that'}"
         raise Refused(403, problem, "ask it at 127.0.0.1, or start it with --allow-host NAME")
     origin = headers.get("origin")
     if origin is not None:
         place = origin.lower().partition("://")[2]
-        foreign = not place or (place != host and _name(place) not in hosts.named)
+        foreign = not place or (place != host and host_name(place) not in hosts.named)
     else:
         follows = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
         foreign = headers.get("sec-fetch-site", "") not in _OWN and not follows
@@ -61,7 +61,7 @@ def check_origin(method: str, headers: Headers, hosts: Hosts) -> None:
         raise Refused(403, "a page of another site asks", remedy)
 
 
-def _name(place: str) -> str:
+def host_name(place: str) -> str:
     """The host of `host:port`, in lower case; empty where there is none."""
     try:
         return urlsplit(f"//{place}").hostname or ""

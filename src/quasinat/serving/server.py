@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from quasinat.errors import OutputError, UsageError
 from quasinat.serving.limits import Limits
-from quasinat.serving.origin import Hosts, loopback
+from quasinat.serving.origin import Hosts, host_name, loopback
 from quasinat.serving.refusal import Refused, answer_of
 
 KEEP_ALIVE = 5  # seconds that an idle connection is kept
@@ -34,7 +34,16 @@ def check_reach(host: str, key: str | None, no_key: bool) -> None:
 
 
 def own_hosts(host: str, key: str | None, named: Sequence[str]) -> Hosts:
-    """What a service is called that listens there: it is strict where only its place protects it, see `origin`."""
+    """What a service is called that listens there: it is strict where only its place protects it, see `origin`.
+
+    Raises:
+        UsageError: a name that no browser would send.
+    """
+    for name in named:
+        if host_name(name) != name.lower():
+            raise UsageError(
+                f"--allow-host {name!r} is no name of a host", "give one such as demo.example, without port"
+            )
     return Hosts(frozenset(name.lower() for name in named), only=key is None and loopback(host))
 
 

@@ -40,10 +40,8 @@ def own_hosts(host: str, key: str | None, named: Sequence[str]) -> Hosts:
         UsageError: a name that no browser would send.
     """
     for name in named:
-        if host_name(name) != name.lower():
-            raise UsageError(
-                f"--allow-host {name!r} is no name of a host", "give one such as demo.example, without port"
-            )
+        if not name or host_name(name) != name.lower():
+            raise UsageError(f"--allow-host {name!r} is no name of a host", "give one such as demo.example")
     return Hosts(frozenset(name.lower() for name in named), only=key is None and loopback(host))
 
 

@@ -37,7 +37,7 @@ from tests.serving.service import opened  # noqa: E402
 from quasinat.serving.demo_answer import likely  # noqa: E402
 from quasinat.serving.demo_maths import Attacked, Exhibit, attack_image, show  # noqa: E402
 from quasinat.serving.demo_options import ATTACKS_SHOWN, GRAY, NAMES, SIDES, TRUE, DemoOptions, parse_options  # noqa: E402
-from quasinat.serving.demo_picture import read_image  # noqa: E402
+from quasinat.serving.demo_picture import DEARER, read_image  # noqa: E402
 from quasinat.serving.limits import Limits  # noqa: E402
 
 
@@ -316,7 +316,7 @@ def test_a_file_takes_no_more_memory_than_documented(keywords: dict[str, Any]) -
 
 
 @pytest.mark.parametrize(("kind", "most"), [("PNG", Limits().page_pixels // 3), ("JPEG", Limits().page_pixels)])
-def test_too_many_pixels_are_refused_before_they_are_decoded(
+def test_too_many_millionsare_refused_before_they_are_decoded(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, kind: str, most: int
 ) -> None:
     content = bytearray(file_of(Pillow.new("L", (2, 2)), kind))
@@ -436,6 +436,12 @@ def test_the_documentation_lists_the_attacks_with_their_options() -> None:
     for attack, settings in ATTACKS_SHOWN.items():
         listed = ", ".join(f"{name} {value}" for name, value in settings.items())
         assert f"| `{attack}` | {listed} |".replace("|  |", "| |") in page
+
+
+def test_the_documentation_names_the_usual_bounds() -> None:
+    page = " ".join((ROOT / "docs" / "demo-page.md").read_text(encoding="utf-8").split())
+    mebibytes, millions = Limits().max_bytes // 2**20, Limits().page_pixels / 10**6
+    assert f"{mebibytes} MiB, {millions:g} million and {millions / DEARER:.1f} million" in page
 
 
 def test_the_interface_is_described(client: TestClient) -> None:

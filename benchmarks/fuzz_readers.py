@@ -555,9 +555,9 @@ def read_body(content: bytes, folder: Path) -> object:
 
 def read_demo_body(content: bytes, folder: Path) -> object:
     """As its demo page does."""
-    from quasinat.serving.demo import read_image as read
+    from quasinat.serving.demo_picture import read_image as read
 
-    return read(content, "rgb", 32)
+    return read(content, 3, 32, 25_000_000)
 
 
 READERS: dict[str, Reader] = {

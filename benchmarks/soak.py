@@ -169,7 +169,7 @@ def exchange(run: Run, head: bytes, body: bytes, *, cut: bool = False) -> str:
 def head(length: int | str, path: str = "/v1/project") -> bytes:
     """Of a request with a body of so many bytes, or "chunked"."""
     how = "Transfer-Encoding: chunked" if length == "chunked" else f"Content-Length: {length}"
-    return f"POST {path} HTTP/1.1\r\nHost: soak\r\n{how}\r\nConnection: close\r\n\r\n".encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{how}\r\nConnection: close\r\n\r\n".encode()
 
 
 def bomb() -> bytes:

@@ -1,28 +1,27 @@
-"""A small layer, two small networks and an app around the demo's router, for the tests of the demo page."""
+"""A small layer, two small networks and the service with its page, for the tests of the demo page."""
 
-import asyncio
 import base64
 import io
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
-import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from PIL import Image as Pillow
 from tests.layers import stratified
+from tests.serving.service import serving
 from torch import Tensor
 
 from quasinat.batches import project
 from quasinat.data import PHOTOGRAPHS, photographs
 from quasinat.networks import vgg
+from quasinat.serving.app import create_app
+from quasinat.serving.coder import Coder
 from quasinat.serving.demo import demo_router
 from quasinat.serving.demo_maths import Exhibit
+from quasinat.serving.limits import Limits
+from quasinat.serving.service import Service
 from quasinat.training import train_classifier
 
 
@@ -61,31 +60,33 @@ def of_uri(uri: str) -> Tensor:
         return flat.view(picture.height, picture.width, channels).permute(2, 0, 1).float() / 255
 
 
-def app_of(parts: Exhibit, before: Callable[[], object] = lambda: None) -> FastAPI:
-    """The router alone in an app with one worker thread, which calls `before` ahead of every piece of work."""
-    worker = ThreadPoolExecutor(1)
-
-    async def run(work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(worker, lambda: (before(), work())[1])
-
-    app = FastAPI()
-    app.include_router(demo_router(parts.layer, parts.model, parts.plain_model, run, labels=parts.labels))
-    app.state.worker = worker
-    return app
+def coder_of(parts: Exhibit) -> Coder:
+    """What the command makes of the page's parts; a plain classifier alone is the page's own."""
+    return Coder(parts.layer, parts.model, parts.plain_model if parts.model else None)
 
 
-@contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """The app on a free port; yields its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        app.state.worker.shutdown()
+def page_of(parts: Exhibit, before: Callable[[], object] = lambda: None) -> Callable[[Service], APIRouter]:
+    """The page of a service whose worker calls `before` ahead of every piece of the page's work."""
+
+    def page(service: Service) -> APIRouter:
+        alone = service.worker.alone
+
+        async def after(work: Callable[[], Any]) -> Any:
+            if work == service.coder.warm_up:
+                return await alone(work)
+            return await alone(lambda: (before(), work())[1])
+
+        service.worker.alone = after
+        return demo_router(parts, service)
+
+    return page
+
+
+def app_of(parts: Exhibit, limits: Limits | None = None) -> FastAPI:
+    """The whole service with its page."""
+    return create_app(coder_of(parts), limits=limits, page=page_of(parts))
+
+
+def shown(parts: Exhibit, before: Callable[[], object] = lambda: None, **options: Any) -> Any:
+    """The service with its page on a free port; see `serving`."""
+    return serving(coder_of(parts), page=page_of(parts, before), **options)

@@ -1,11 +1,16 @@
-"""Image files of every format, and small ones that claim to be huge."""
+"""Image files of every format, small ones that claim to be huge, and what memory reading them takes."""
 
 import io
 import struct
 import zlib
+from pathlib import Path
 
+import numpy as np
+import pytest
 from PIL import Image
 
+CLEARED = Path("/proc/self/clear_refs")
+measures_memory = pytest.mark.skipif(not CLEARED.exists(), reason="needs Linux's measure of memory")
 SAVED = {
     "png": {"format": "PNG"},
     "jpeg": {"format": "JPEG"},
@@ -48,3 +53,24 @@ def bombs() -> dict[str, bytes]:
     extended = b"RIFF" + struct.pack("<I", 4 + len(canvas) + len(webp) - 12) + b"WEBP" + canvas + webp[12:]
     bmp[18:26] = struct.pack("<ii", 30000, 30000)
     return {"png": png_bomb(8000), "jpeg": bytes(jpeg), "webp": bytes(extended), "bmp": bytes(bmp)}
+
+
+def picture(width: int = 37, height: int = 23, mode: str = "RGB") -> Image.Image:
+    """Noise."""
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values).convert(mode)
+
+
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    content = saved(picture(), "progressive")
+    last = content.rindex(b"\xff\xda")
+    return content[:-2] + content[last:-2] * count + content[-2:]
+
+
+def most_memory(start: bool) -> int:
+    """Bytes of memory that this process held at most since the start of the measurement."""
+    if start:
+        CLEARED.write_text("5")
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])

@@ -3,9 +3,11 @@
 import io
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -19,8 +21,11 @@ from quasinat.data.image_tree import png_bytes, to_8_bits
 from quasinat.networks import vgg
 from quasinat.serving.app import create_app
 from quasinat.serving.coder import Coder
+from quasinat.serving.demo import demo_router
+from quasinat.serving.demo_maths import Exhibit
 from quasinat.serving.limits import Limits
-from quasinat.serving.server import Server, address, listen, server
+from quasinat.serving.server import Server, address, listen, own_hosts, server
+from quasinat.serving.service import Service as Inside
 
 CLASSES = 7
 NAMES = [f"class {label}" for label in range(CLASSES)]
@@ -31,6 +36,11 @@ def coder(*, classify: bool = True, channels: int = 3) -> Coder:
     """A layer of three strata before one small network, and beside another."""
     networks = [vgg("vgg-small", classes=CLASSES, channels=channels, seed=seed) for seed in range(2 * classify)]
     return Coder(stratified(channels), *networks)
+
+
+def page_of(made: Coder) -> Callable[[Inside], APIRouter]:
+    """The demo page of a layer and its networks."""
+    return partial(demo_router, Exhibit(made.layer, made.model, made.plain_model))
 
 
 def eight_bits(count: int, height: int = 20, width: int = 20, channels: int = 3) -> Tensor:
@@ -56,7 +66,7 @@ class Gate:
     def __init__(self) -> None:
         self.open, self.entered = threading.Event(), threading.Event()
 
-    def router(self, run: Callable[[Callable[[], Any]], Awaitable[Any]]) -> APIRouter:
+    def router(self, service: Inside) -> APIRouter:
         """`GET /v1/hold`."""
         router = APIRouter()
 
@@ -66,7 +76,7 @@ class Gate:
 
         @router.get("/v1/hold")
         async def held() -> bool:
-            return await run(hold)
+            return await service.worker.run(hold)
 
         return router
 
@@ -98,8 +108,9 @@ class Service:
 
 @contextmanager
 def serving(made: Coder | None = None, limits: Limits | None = None, **options: Any) -> Iterator[Service]:
-    """A service until the block ends."""
+    """A service as the command starts it, until the block ends."""
     limits = limits or Limits()
+    options = {"hosts": own_hosts("127.0.0.1", options.get("key"), []), **options}
     app = create_app(made or coder(), limits=limits, **options)
     runs = server(app, limits)
     headers = {"Authorization": f"Bearer {options['key']}"} if options.get("key") else {}
@@ -125,3 +136,19 @@ def refused(answer: httpx.Response, status: int, *parts: str) -> None:
     assert all(isinstance(text, str) and text and "\n" not in text for text in body.values())
     for part in parts:
         assert part in f"{body['error']}; {body['remedy']}", body
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    """Waits until something is so."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never was so"
+        time.sleep(0.01)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """What the service sends until it closes the connection."""
+    parts = []
+    while part := connection.recv(2**16):
+        parts.append(part)
+    return b"".join(parts)

@@ -2,8 +2,10 @@
 
 import io
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import pytest
@@ -12,13 +14,15 @@ from PIL import Image as Pillow
 from PIL import ImageFile
 from tests.layers import dictionary_of, universal
 from tests.pages import ROOT
-from torch import nn
+from tests.serving.files import many_scans, measures_memory, most_memory
+from torch import Tensor, nn
 
 from quasinat import attacks
 from quasinat.attacks import Dissimilarity, Linf
-from quasinat.data import PHOTOGRAPHS
+from quasinat.data import PHOTOGRAPHS, photograph
+from quasinat.data.image_files import pixels
 from quasinat.defended import Defended
-from quasinat.errors import UsageError
+from quasinat.errors import InputError, UsageError
 from quasinat.networks import vgg
 from quasinat.sparse_coding import Identity, Implicit, SparseCodingProblem, solve
 from quasinat.strata import split_bands
@@ -26,21 +30,20 @@ from quasinat.strata import split_bands
 for package in ("fastapi", "uvicorn", "prometheus_client", "httpx"):
     pytest.importorskip(package)
 
-from fastapi import FastAPI, HTTPException  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
 from tests.serving.demo_service import app_of, exhibit, of_uri, patches, png  # noqa: E402
+from tests.serving.service import opened  # noqa: E402
 
-from quasinat.serving.demo import demo_router, read_image  # noqa: E402
 from quasinat.serving.demo_answer import likely  # noqa: E402
 from quasinat.serving.demo_maths import Attacked, Exhibit, attack_image, show  # noqa: E402
 from quasinat.serving.demo_options import ATTACKS_SHOWN, GRAY, NAMES, SIDES, TRUE, DemoOptions, parse_options  # noqa: E402
+from quasinat.serving.demo_picture import DEARER, read_image  # noqa: E402
+from quasinat.serving.limits import Limits  # noqa: E402
 
 
 def client_of(parts: Exhibit) -> Iterator[TestClient]:
-    app = app_of(parts)
-    with TestClient(app) as client:
+    with TestClient(app_of(parts)) as client:
         yield client
-    app.state.worker.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,9 @@ def ask(client: TestClient, content: bytes, **query: str) -> dict[str, Any]:
     answer = client.post("/v1/demo", content=content, params={k.rstrip("_"): v for k, v in query.items()})
     assert answer.status_code == 200, answer.text
     return answer.json()  # type: ignore[no-any-return]
+
+
+WAITED_FOR = Event()  # never set
 
 
 def options(**query: str) -> DemoOptions:
@@ -120,7 +126,7 @@ def test_the_answer_is_what_the_library_makes(client: TestClient, threat: str, b
 @pytest.mark.parametrize("budget", [Linf(6 / 255), Dissimilarity(0.04)])
 def test_every_attack_stays_within_its_budget_and_moves_the_image(attack: str, budget: attacks.Budget) -> None:
     image = patches()[0]
-    moved = attack_image(exhibit(), image, options(attack=attack, budget=attacks.budget_text(budget)))
+    moved = attack_image(exhibit(), image, options(attack=attack, budget=attacks.budget_text(budget)), WAITED_FOR)
     size = float(budget.measure(image[None], moved[None]))
     assert size <= budget.size * (1 + 1e-5)
     assert size > 0.7 * budget.size  # the rest is what clipping to [0, 1] takes
@@ -134,7 +140,7 @@ def test_an_attack_leads_away_from_what_the_attacked_classifier_says() -> None:
     changed = {"pgd": 0, "random-noise": 0}
     for image in patches()[:10]:
         for attack in changed:
-            moved = attack_image(exhibit(), image, options(attack=attack, budget="linf:16/255"))
+            moved = attack_image(exhibit(), image, options(attack=attack, budget="linf:16/255"), WAITED_FOR)
             before, after = plain(torch.stack([image, moved])).argmax(1).tolist()
             changed[attack] += before != after
     assert changed["pgd"] >= 8
@@ -187,19 +193,20 @@ def test_fewer_codes_at_a_larger_lambda(client: TestClient) -> None:
 
 def test_a_gray_box_attack_is_not_repeated_for_another_lambda() -> None:
     kept, image = Attacked(), patches()[0]
-    gray = [kept.image(exhibit(), image, options(**{"lambda": value})) for value in ("0.05", "0.1")]
-    white = [kept.image(exhibit(), image, options(threat=TRUE, **{"lambda": value})) for value in ("0.05", "0.1")]
+    gray = [kept.image(exhibit(), image, options(**{"lambda": value}), WAITED_FOR) for value in ("0.05", "0.1")]
+    aware = [options(threat=TRUE, **{"lambda": value}) for value in ("0.05", "0.1")]
+    white = [kept.image(exhibit(), image, each, WAITED_FOR) for each in aware]
     assert gray[0] is gray[1]
     assert not torch.equal(white[0], white[1])
     assert len(kept.kept) == 3
-    assert not torch.equal(kept.image(exhibit(), patches()[1], options()), gray[0])
+    assert not torch.equal(kept.image(exhibit(), patches()[1], options(), WAITED_FOR), gray[0])
 
 
 def test_the_networks_are_left_as_they_were() -> None:
     network = vgg("vgg-small", classes=10).train()
     parts = replace(exhibit(), plain_model=network)
     image = patches()[0]
-    show(parts, image, options(), attack_image(parts, image, options()))
+    show(parts, image, options(), attack_image(parts, image, options(), WAITED_FOR))
     assert all(module.training for module in network.modules())
 
 
@@ -259,6 +266,10 @@ def test_large_images_are_scaled_down_and_small_ones_left(
     assert of_uri(answer["pictures"]["clean"]).shape == (3, expected[1], expected[0])
 
 
+def in_colour(image: Tensor) -> Pillow.Image:
+    return Pillow.fromarray((image * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+
+
 def file_of(picture: Pillow.Image, kind: str = "PNG", **keywords: Any) -> bytes:
     file = io.BytesIO()
     picture.save(file, kind, **keywords)
@@ -266,36 +277,82 @@ def file_of(picture: Pillow.Image, kind: str = "PNG", **keywords: Any) -> bytes:
 
 
 def test_transparent_parts_lie_over_white_and_exif_turns() -> None:
-    image, _ = read_image(file_of(Pillow.new("RGBA", (9, 9), (0, 0, 0, 0))), "rgb", 32)
+    image, _ = read_image(file_of(Pillow.new("RGBA", (9, 9), (0, 0, 0, 0))), 3, 32, 300)
     assert torch.equal(image, torch.ones(3, 9, 9))
     exif = Pillow.Exif()
     exif[0x0112] = 6  # a quarter turn
-    image, given = read_image(file_of(Pillow.new("RGB", (20, 10)), "JPEG", exif=exif), "grey", 32)
+    image, given = read_image(file_of(Pillow.new("RGB", (20, 10)), "JPEG", exif=exif), 1, 32, 200)
     assert image.shape == (1, 20, 10)
     assert given == (10, 20)
 
 
-def test_too_many_pixels_are_refused_before_they_are_decoded(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
+@measures_memory
+def test_a_telephones_photograph_is_decoded_small_and_looks_the_same() -> None:
+    """24 million pixels, turned: as all of them decoded and scaled, in a fraction of their memory."""
+    photo = in_colour(photograph("chelsea", colour=True)).resize((4000, 6000), Pillow.Resampling.BICUBIC)
+    exif = Pillow.Exif()
+    exif[0x0112] = 8
+    content = file_of(photo, "JPEG", exif=exif, quality=60)
+    before = most_memory(start=True)
+    image, given = read_image(content, 3, 96, Limits().page_pixels)
+    assert most_memory(start=False) - before < photo.width * photo.height
+    assert given == (6000, 4000)
+    small = opened(content).resize((64, 96), Pillow.Resampling.LANCZOS).transpose(Pillow.Transpose.ROTATE_90)
+    assert (image - pixels(small) / 255).abs().max() < 2.5 / 255  # two steps, for both are rounded twice
+
+
+@measures_memory
+@pytest.mark.parametrize("keywords", [{}, {"progressive": True}, {"lossless": True, "method": 0}, {"transparency": 3}])
+def test_a_file_takes_no_more_memory_than_documented(keywords: dict[str, Any]) -> None:
+    kind = {"lossless": "WEBP", "transparency": "PNG"}.get(next(iter(keywords), ""), "JPEG")
+    picture = in_colour(torch.rand(3, 90, 90)).resize((1200, 1000))
+    content = file_of(picture.convert({"PNG": "P", "WEBP": "RGBA"}.get(kind, "CMYK")), kind, **keywords)
+    limit = 1200 * 1000 * (1 if kind == "JPEG" else 3)
+    before = most_memory(start=True)
+    read_image(content, 3, 96, limit)
+    assert most_memory(start=False) - before < 10 * limit
+    with pytest.raises(InputError, match="pixels, more than"):
+        read_image(content, 3, 96, limit - 1)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("PNG", Limits().page_pixels // 3), ("JPEG", Limits().page_pixels)])
+def test_too_many_millionsare_refused_before_they_are_decoded(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, kind: str, most: int
 ) -> None:
-    content = file_of(Pillow.new("1", (6001, 4000)))
-    assert len(content) < 20_000
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
-    said = refused(client, content, 413)
-    assert said == "the image has 6001 x 4000 pixels, more than 24 million; send a smaller one"
+    content = bytearray(file_of(Pillow.new("L", (2, 2)), kind))
+    at = content.index(b"\xff\xc0") + 5 if kind == "JPEG" else 16
+    width = most // 4000 + 1
+    content[at : at + (4 if kind == "JPEG" else 8)] = struct.pack(
+        *((">HH", 4000, width) if kind == "JPEG" else (">II", width, 4000))
+    )
+    decoded: list[object] = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decoded.append)
+    said = refused(client, bytes(content), 422)
+    assert said == f"the image has 4000 x {width} pixels, more than {most} in all; scale it down"
+    assert decoded == []
+
+
+def test_too_many_scans_are_refused_by_the_page_too(client: TestClient) -> None:
+    """Of a small image by their number, of a large one by the time that all of them take."""
+    assert "more than 100 scans" in refused(client, many_scans(200), 422)
+    content = bytearray(many_scans(30))
+    at = content.index(b"\xff\xc2") + 5
+    content[at : at + 4] = struct.pack(">HH", 4000, 6000)
+    assert "more than 22 scans" in refused(client, bytes(content), 422)
 
 
 def test_too_many_bytes_are_refused(client: TestClient) -> None:
-    assert "more than 8 MiB" in refused(client, b"x" * (8 * 2**20 + 1), 413)
+    most = Limits().max_bytes
+    assert f"more than {most} bytes" in refused(client, bytes(most + 1), 413)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "no image was sent"),
-        (b"GIF89a, they say", "cannot be read as an image"),
-        (b"<svg/>", "cannot be read as an image"),
-        (png(torch.rand(3, 32, 32))[:300], "cannot be read as an image"),
+        (b"", "the body is empty"),
+        (b"GIF89a, they say", "no image of a known format"),
+        (b"<svg/>", "no image of a known format"),
+        (png(torch.rand(3, 32, 32))[:300], "cannot be decoded"),
         (png(torch.rand(3, 3, 3)), "smaller than the filters"),
         (file_of(Pillow.new("I;16", (40, 40))), "more than 8 bits"),
     ],
@@ -319,10 +376,10 @@ def test_a_classifier_of_one_size_says_so() -> None:
 def refused(client: TestClient, content: bytes, status: int, **query: str) -> str:
     answer = client.post("/v1/demo", content=content, params=query)
     assert answer.status_code == status, answer.text
-    said = answer.json()["detail"]
-    assert isinstance(said, str)
+    body = answer.json()
+    assert set(body) == {"error", "remedy"}
+    said = f"{body['error']}; {body['remedy']}"
     assert "\n" not in said
-    assert ";" in said  # the problem; the remedy
     return said
 
 
@@ -357,7 +414,7 @@ def test_the_usual_options() -> None:
 def test_the_photographs_are_square_and_named(client: TestClient) -> None:
     assert client.get("/v1/demo").json()["photographs"] == list(PHOTOGRAPHS)
     for name in PHOTOGRAPHS:
-        image, given = read_image(client.get(f"/page/photographs/{name}").content, "rgb", 96)
+        image, given = read_image(client.get(f"/page/photographs/{name}").content, 3, 96, 3 * 96 * 96)
         assert image.shape == (3, 96, 96)
         assert given == (96, 96)
     assert client.get("/page/photographs/mona-lisa").status_code == 404
@@ -374,16 +431,6 @@ def test_the_pages_files_come_with_their_headers(client: TestClient) -> None:
     assert client.get("/page/index.html").status_code == 404
 
 
-def test_the_errors_of_the_worker_pass_through() -> None:
-    async def full(_: object) -> None:
-        raise HTTPException(503, "the queue is full; try again")
-
-    app = FastAPI()
-    app.include_router(demo_router(exhibit().layer, None, None, full))
-    with TestClient(app) as client:
-        assert refused(client, png(patches()[0]), 503) == "the queue is full; try again"
-
-
 def test_the_documentation_lists_the_attacks_with_their_options() -> None:
     page = (ROOT / "docs" / "demo-page.md").read_text(encoding="utf-8")
     for attack, settings in ATTACKS_SHOWN.items():
@@ -391,7 +438,13 @@ def test_the_documentation_lists_the_attacks_with_their_options() -> None:
         assert f"| `{attack}` | {listed} |".replace("|  |", "| |") in page
 
 
+def test_the_documentation_names_the_usual_bounds() -> None:
+    page = " ".join((ROOT / "docs" / "demo-page.md").read_text(encoding="utf-8").split())
+    mebibytes, millions = Limits().max_bytes // 2**20, Limits().page_pixels / 10**6
+    assert f"{mebibytes} MiB, {millions:g} million and {millions / DEARER:.1f} million" in page
+
+
 def test_the_interface_is_described(client: TestClient) -> None:
     operation = client.get("/openapi.json").json()["paths"]["/v1/demo"]["post"]
     assert {each["name"] for each in operation["parameters"]} == set(NAMES)
-    assert operation["requestBody"]["content"].keys() == {"image/*"}
+    assert "image/png" in operation["requestBody"]["content"]

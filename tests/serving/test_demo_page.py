@@ -2,9 +2,9 @@
 
 import base64
 import re
-import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from itertools import product
 from typing import Any
@@ -12,33 +12,31 @@ from typing import Any
 import pytest
 import torch
 
-for package in ("fastapi", "uvicorn", "prometheus_client"):
+for package in ("fastapi", "uvicorn", "prometheus_client", "httpx"):
     pytest.importorskip(package)
-playwright = pytest.importorskip("playwright.sync_api")
 
-from fastapi import Request, Response  # noqa: E402
-from fastapi.responses import JSONResponse  # noqa: E402
-from tests.serving.demo_service import app_of, exhibit, patches, png, served  # noqa: E402
+from tests.serving.browser import REBOUND, chromium  # noqa: E402
+from tests.serving.demo_service import exhibit, patches, png, shown  # noqa: E402
+from tests.serving.service import KEY, Service, until  # noqa: E402
 
 from quasinat.serving.demo_maths import Exhibit  # noqa: E402
+from quasinat.serving.limits import Limits  # noqa: E402
 
 PAGE = files("quasinat.serving").joinpath("page")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCRIPTS = ("script.js", "show.js", "words.js")
 DONE = "#results:not(.busy)"
-
-in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="browser: no chromium on the PATH")
 
 
 class Gate:
     """Lets the server's work through, or holds it until a test lets one piece pass."""
 
     def __init__(self) -> None:
-        self.passes = threading.Semaphore(0)
+        self.passes, self.reached = threading.Semaphore(0), threading.Event()
         self.held = False
 
     def __call__(self) -> None:
         if self.held:
+            self.reached.set()
             assert self.passes.acquire(timeout=20)
 
 
@@ -48,17 +46,21 @@ def gate() -> Gate:
 
 
 @pytest.fixture(scope="module")
-def server(gate: Gate) -> Iterator[str]:
-    with served(app_of(exhibit(), gate)) as address:
-        yield address
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+def service(browser: Any, gate: Gate) -> Iterator[Service]:
+    """As the command starts it; the browser comes first, for without one there is nothing to serve."""
+    with shown(exhibit(), gate) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(service: Service) -> str:
+    return service.url
 
 
 class Visit:
@@ -98,7 +100,6 @@ def visit(browser: Any, server: str) -> Iterator[Visit]:
     assert visit.complaints == []
 
 
-@in_a_browser
 def test_a_newcomer_sees_a_photograph_attacked_at_once(visit: Visit) -> None:
     assert visit.texts("figcaption") == ["Clean x", "Attacked x′", "Difference times 5", "Projected T(x′)"]
     assert visit.page.locator("#pictures img").count() == 4
@@ -108,7 +109,6 @@ def test_a_newcomer_sees_a_photograph_attacked_at_once(visit: Visit) -> None:
     assert visit.texts("#scaled") == ["chelsea: 96 × 96 pixels, scaled down to 32 × 32"]
 
 
-@in_a_browser
 def test_another_photograph_attack_and_strength(visit: Visit) -> None:
     page = visit.page
     page.get_by_role("button", name="flower").click()
@@ -130,7 +130,6 @@ def test_another_photograph_attack_and_strength(visit: Visit) -> None:
     assert page.get_by_role("radio", name="Gray-box").is_disabled()
 
 
-@in_a_browser
 def test_lambda_by_keyboard(visit: Visit) -> None:
     page = visit.page
     before = atoms(visit)
@@ -155,7 +154,6 @@ def atoms(visit: Visit) -> int:
     return int(found[1].replace(",", ""))
 
 
-@in_a_browser
 def test_stale_answers_are_dropped_and_one_request_is_under_way(visit: Visit, gate: Gate) -> None:
     page = visit.page
     shown = page.locator("#answer").inner_html()
@@ -185,7 +183,6 @@ def test_stale_answers_are_dropped_and_one_request_is_under_way(visit: Visit, ga
     assert f"lambda={0.05 * 4 ** (5 / 20):.6g}&" in visit.asked[-1]
 
 
-@in_a_browser
 def test_the_page_can_be_walked_by_keyboard_alone(visit: Visit) -> None:
     page = visit.page
     page.evaluate("document.activeElement.blur()")
@@ -210,7 +207,6 @@ def test_the_page_can_be_walked_by_keyboard_alone(visit: Visit) -> None:
     assert nameless == []
 
 
-@in_a_browser
 def test_everything_is_chosen_by_keyboard(visit: Visit) -> None:
     page = visit.page
     page.locator('[data-name="coffee"]').press("Space")
@@ -232,7 +228,6 @@ def dropped(page: Any, content: bytes, name: str) -> None:
     page.dispatch_event("main", "drop", {"dataTransfer": data})
 
 
-@in_a_browser
 def test_a_file_is_dropped_or_chosen(visit: Visit) -> None:
     dropped(visit.page, png(patches()[0]), "patch.png")
     visit.settle()
@@ -244,13 +239,12 @@ def test_a_file_is_dropped_or_chosen(visit: Visit) -> None:
     assert visit.texts("#scaled") == ["large.png: 120 × 60 pixels, scaled down to 32 × 16"]
 
 
-@in_a_browser
 def test_what_is_no_image_is_said_in_one_line_and_the_next_image_mends_it(browser: Any, server: str) -> None:
     visit = Visit(browser, server)
     dropped(visit.page, b"these are words", "words.txt")
     visit.settle()
     alert = visit.page.get_by_role("alert")
-    said = "The file cannot be read as an image; send a PNG or a JPEG, for example."
+    said = "The file is no image of a known format; send a PNG, JPEG, WebP or BMP file."
     assert alert.inner_text() == said
     assert visit.texts("#status") == ["What stands below is the last answer."]
     assert len(visit.complaints) == 1  # the browser's own line on a failed request
@@ -261,7 +255,6 @@ def test_what_is_no_image_is_said_in_one_line_and_the_next_image_mends_it(browse
     visit.close()
 
 
-@in_a_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_needs_no_horizontal_scroll(browser: Any, server: str, scheme: str) -> None:
     visit = Visit(browser, server, viewport={"width": 360, "height": 780}, color_scheme=scheme, has_touch=True)
@@ -279,10 +272,9 @@ def test_a_phone_needs_no_horizontal_scroll(browser: Any, server: str, scheme: s
     visit.close()
 
 
-@in_a_browser
 def test_a_layer_alone(browser: Any) -> None:
-    with served(app_of(Exhibit(exhibit().layer))) as address:
-        visit = Visit(browser, address)
+    with shown(Exhibit(exhibit().layer)) as service:
+        visit = Visit(browser, service.url)
         assert "no classifier" in visit.texts("#missing")[0]
         assert visit.page.locator("#pictures img").count() == 4
         assert visit.page.locator(".says").count() == 0
@@ -292,29 +284,66 @@ def test_a_layer_alone(browser: Any) -> None:
         visit.close()
 
 
-@in_a_browser
-def test_a_server_with_a_key_asks_for_it(browser: Any) -> None:
-    app = app_of(Exhibit(exhibit().layer))
-
-    @app.middleware("http")
-    async def guard(request: Request, further: Any) -> Response:
-        if request.url.path.startswith("/v1/") and request.headers.get("authorization") != "Bearer open sesame":
-            return JSONResponse({"error": "the key is missing or wrong", "remedy": "send it"}, 401)
-        return await further(request)
-
-    with served(app) as address:
+def test_a_service_with_a_key_asks_for_it(browser: Any) -> None:
+    with shown(Exhibit(exhibit().layer), key=KEY) as service:
         page = browser.new_page()
-        page.goto(address)
-        page.get_by_label("The key of this server").fill("sesame")
+        page.goto(service.url)
+        page.get_by_label("The key of this server").fill(KEY[:-1])
         page.keyboard.press("Enter")
         page.wait_for_selector(DONE)
-        assert page.get_by_role("alert").inner_text() == "The key is missing or wrong; send it."
-        page.get_by_label("The key of this server").fill("open sesame")
+        assert page.get_by_role("alert").inner_text() == "The key is missing or wrong; send Authorization: Bearer KEY."
+        page.get_by_label("The key of this server").fill(KEY)
         page.get_by_role("button", name="Use it").click()
         page.wait_for_selector("#pictures figure")
         assert not page.get_by_label("The key of this server").is_visible()
         assert not page.get_by_role("alert").is_visible()
+        assert service.metric("quasinat_requests_total", path="/v1/demo", status="200") == 2
         page.close()
+
+
+def test_a_service_that_is_full_says_so_and_the_next_change_mends_it(browser: Any) -> None:
+    gate, image = Gate(), png(patches()[0])
+    with shown(Exhibit(exhibit().layer), gate, limits=Limits(queue=2)) as service, ThreadPoolExecutor(3) as clients:
+        visit = Visit(browser, service.url)
+        gate.held = True
+        waiting = [clients.submit(service.post, "/v1/demo", image)]
+        assert gate.reached.wait(20)
+        waiting += [clients.submit(service.post, "/v1/demo", image) for _ in range(2)]
+        until(lambda: len(service.app.state.worker) == 2)
+        visit.page.locator("#lambda").press("ArrowRight")
+        visit.settle()
+        alert = visit.page.get_by_role("alert")
+        said = "2 requests are waiting already; send it again after the seconds of Retry-After."
+        assert alert.inner_text() == said
+        gate.held = False
+        gate.passes.release()
+        assert {answer.result().status_code for answer in waiting} == {200}
+        visit.page.locator("#lambda").press("ArrowRight")
+        visit.settle()
+        assert not alert.is_visible()
+        visit.close()
+
+
+def test_a_page_of_another_site_reaches_nothing(browser: Any, service: Service) -> None:
+    """By sending without asking first, and as a site whose name means this machine."""
+    context = browser.new_context(bypass_csp=True)  # another site's page has no policy of ours
+    page = context.new_page()
+
+    def foreign() -> float:
+        return service.metric("quasinat_refused_total", reason="foreign")
+
+    before = foreign()
+    with shown(Exhibit(exhibit().layer)) as other:
+        page.goto(other.url.replace("127.0.0.1", "localhost") + "/docs")
+        page.evaluate(
+            "url => fetch(url, {method: 'POST', mode: 'no-cors', body: new Blob(['x'])}).catch(() => 0)",
+            f"{service.url}/v1/project",
+        )
+    assert foreign() == before + 1  # it went out, and came to nothing
+    answer = page.goto(service.url.replace("127.0.0.1", REBOUND))
+    assert answer.status == 403
+    assert answer.json()["error"] == f"the service is not called {REBOUND}"
+    context.close()
 
 
 # The files themselves.

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +12,10 @@ from PIL import Image
 from quasinat.errors import InputError
 from quasinat.serving.header import Header, picture_header
 from quasinat.serving.pictures import decode, encode
-from serving.files import SAVED, bombs, saved
+from serving.files import SAVED, bombs, many_scans, measures_memory, most_memory, picture, saved
 from serving.service import eight_bits, opened
 
 LIMITS = {"max_pixels": 2**20, "least_side": 5}
-
-
-def picture(width: int = 37, height: int = 23, mode: str = "RGB") -> Image.Image:
-    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values).convert(mode)
 
 
 @pytest.mark.parametrize("kind", SAVED)
@@ -128,13 +122,6 @@ def test_a_damaged_file_gives_pixels_or_one_line(kind: str) -> None:
         assert "0x" not in said
 
 
-def many_scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
-    content = saved(picture(), "progressive")
-    last = content.rindex(b"\xff\xda")
-    return content[:-2] + content[last:-2] * count + content[-2:]
-
-
 @pytest.mark.parametrize(
     ("content", "part"),
     [
@@ -160,15 +147,7 @@ def test_sixteen_bits_are_not_cut_to_eight() -> None:
         decode(file.getvalue(), 3, **LIMITS)
 
 
-def most_memory(start: bool) -> int:
-    """Bytes of memory that this process held at most since the start of the measurement."""
-    if start:
-        Path("/proc/self/clear_refs").write_text("5")
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's measure of memory")
+@measures_memory
 def test_a_bomb_is_refused_before_it_takes_memory() -> None:
     files = bombs()
     assert max(map(len, files.values())) < 2**20

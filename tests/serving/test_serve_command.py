@@ -62,7 +62,7 @@ def test_sigterm_answers_what_was_accepted_and_ends_with_success(files: Path) ->
     image = eight_bits(1)[0]
     content = png(image)
     expected = encode(stratified().project(image[None].float() / 255)[0])
-    head = f"POST /v1/project HTTP/1.1\r\nHost: a\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    head = f"POST /v1/project HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode()
     with started(files, *arguments, "--api-key-file", "key") as (process, url), contextlib.ExitStack() as stack:
         client = stack.enter_context(httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60))
         refused(httpx.post(f"{url}/v1/project", content=content, timeout=60), 401)
@@ -124,6 +124,9 @@ def test_sigterm_answers_what_was_accepted_and_ends_with_success(files: Path) ->
         (["layer.stl", "--plain-model", "vanilla.safetensors"], 2, ["name a --model too"]),
         (["layer.stl", "--model", "two.safetensors", "--plain-model", "vanilla.safetensors"], 2, ["other classes"]),
         (["grey.stl", "--model", "vanilla.safetensors"], 2, ["3 channels, the layer for 1"]),
+        (["layer.stl", "--allow-host", "https://demo.example"], 2, ["--allow-host", "give one such as demo.example"]),
+        (["layer.stl", "--allow-host", "demo.example:443"], 2, ["no name of a host"]),
+        (["layer.stl", "--page-pixels", "0"], 2, ["--page-pixels 0"]),
         (["layer.stl", "--device", "tpu"], 2, ["tpu", "cpu"]),
     ],
 )

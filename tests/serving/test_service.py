@@ -2,10 +2,10 @@
 
 import contextlib
 import io
-import socket
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,11 +15,27 @@ import torch
 from PIL import Image
 
 from quasinat.defended import Defended
+from quasinat.serving.app import create_app
 from quasinat.serving.coder import Asked, Coder
+from quasinat.serving.edge import OPEN
 from quasinat.serving.limits import Limits
 from quasinat.serving.pictures import encode
 from serving.files import bombs, saved
-from serving.service import KEY, NAMES, Gate, Service, coder, eight_bits, opened, png, refused, serving
+from serving.service import (
+    KEY,
+    NAMES,
+    Gate,
+    Service,
+    coder,
+    eight_bits,
+    opened,
+    page_of,
+    png,
+    read_all,
+    refused,
+    serving,
+    until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +45,9 @@ def made() -> Coder:
 
 @pytest.fixture(scope="module")
 def service(made: Coder) -> Iterator[Service]:
-    """One with bounds that a test can pass."""
-    with serving(made, Limits(max_bytes=2**16, max_pixels=10_000), names=NAMES) as running:
+    """One as it is started by default, with its page, but for bounds that a test can pass."""
+    with serving(made, Limits(max_bytes=2**16, max_pixels=10_000), names=NAMES, page=page_of(made)) as running:
         yield running
-
-
-def until(true: Callable[[], bool], seconds: float = 10) -> None:
-    """Waits until something is so."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never was so"
-        time.sleep(0.01)
 
 
 # Answers
@@ -154,7 +162,7 @@ def test_a_body_that_is_too_large_is_413_told_or_not(service: Service) -> None:
     refused(service.post("/v1/project", parts()), 413, "more than 65536 bytes")
     with service.connect() as connection:  # one that asks first is told before it sends
         connection.sendall(
-            b"POST /v1/project HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
+            b"POST /v1/project HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
         )
         assert read_all(connection).startswith(b"HTTP/1.1 413 ")
 
@@ -226,7 +234,7 @@ def test_only_so_many_are_in_flight(made: Coder) -> None:
     with serving(made, Limits(queue=1)) as service, contextlib.ExitStack() as connections:
         for _ in range(2):
             slow = connections.enter_context(service.connect())
-            slow.sendall(b"POST /v1/project HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome")
+            slow.sendall(b"POST /v1/project HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nsome")
         until(lambda: service.metric("quasinat_in_flight") == 2)
         refused(service.post("/v1/project", png(eight_bits(1)[0])), 429, "2 requests are in flight already")
         assert service.client.get("/healthz").status_code == 200
@@ -250,14 +258,6 @@ def test_a_failure_of_ours_is_500_without_details(made: Coder, monkeypatch: pyte
 # Clients that misbehave
 
 
-def read_all(connection: socket.socket) -> bytes:
-    """What the service sends until it closes the connection."""
-    parts = []
-    while part := connection.recv(2**16):
-        parts.append(part)
-    return b"".join(parts)
-
-
 def test_a_slow_body_is_408_and_a_slow_head_is_cut_off(made: Coder) -> None:
     with (
         serving(made, Limits(body_timeout=0.5)) as service,
@@ -265,7 +265,7 @@ def test_a_slow_body_is_408_and_a_slow_head_is_cut_off(made: Coder) -> None:
         service.connect() as head,
         service.connect() as silent,
     ):
-        body.sendall(b"POST /v1/project HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome")
+        body.sendall(b"POST /v1/project HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nsome")
         for letter in b"POST /v1/pr":  # each a sign of life, which buys no time
             with contextlib.suppress(OSError):
                 head.sendall(bytes([letter]))
@@ -283,7 +283,7 @@ def test_a_slow_body_is_408_and_a_slow_head_is_cut_off(made: Coder) -> None:
 def test_a_connection_serves_several_requests(service: Service) -> None:
     with httpx.Client(base_url=service.url) as client, service.connect() as connection:
         assert [client.get("/healthz").status_code for _ in range(3)] == [200] * 3
-        request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+        request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
         connection.sendall(2 * request)
         connection.sendall(request.replace(b"Host", b"Connection: close\r\nHost"))
         assert read_all(connection).count(b"HTTP/1.1 200 OK") == 3
@@ -291,7 +291,7 @@ def test_a_connection_serves_several_requests(service: Service) -> None:
 
 def test_cut_connections_leave_nothing_behind(made: Coder) -> None:
     image, gate = png(eight_bits(1)[0]), Gate()
-    head = f"POST /v1/project HTTP/1.1\r\nHost: a\r\nContent-Length: {len(image)}\r\n\r\n".encode()
+    head = f"POST /v1/project HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(image)}\r\n\r\n".encode()
     with serving(made, page=gate.router) as service, ThreadPoolExecutor(2) as clients:
         held = clients.submit(service.client.get, "/v1/hold")
         assert gate.entered.wait(10)
@@ -312,7 +312,11 @@ def test_cut_connections_leave_nothing_behind(made: Coder) -> None:
 def test_rubbish_is_answered_with_400(service: Service) -> None:
     with service.connect() as connection:
         connection.sendall(b"\x16\x03\x01 what is this\r\n\r\n")
-        assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"\r\ncontent-type: application/json" in head
+    assert b"\r\nconnection: close" in head
+    refused(httpx.Response(400, content=body), 400, "this is no request of HTTP/1.1; see the reference at /docs")
     assert service.client.get("/healthz").status_code == 200
 
 
@@ -350,7 +354,6 @@ def test_every_answer_has_the_headers_of_a_careful_service(service: Service) -> 
     for answer in (
         service.post("/v1/project", png(eight_bits(1)[0])),
         service.post("/v1/project", b""),
-        service.client.get("/"),
         service.client.get("/docs"),
         service.client.get("/metrics"),
         service.client.get("/nothing"),
@@ -378,14 +381,16 @@ def test_requests_are_counted_by_path_and_status(service: Service) -> None:
 
 def test_openapi_describes_every_answer_with_examples(service: Service) -> None:
     schema = service.client.get("/openapi.json").json()
-    assert {"/v1/project", "/v1/classify", "/healthz", "/readyz", "/metrics"} == set(schema["paths"])
-    for path in ("/v1/project", "/v1/classify"):
+    assert {"/v1/project", "/v1/classify", "/v1/demo", "/healthz", "/readyz", "/metrics"} == set(schema["paths"])
+    for path in ("/v1/project", "/v1/classify", "/v1/demo"):
         operation = schema["paths"][path]["post"]
-        assert {"200", "401", "408", "413", "422", "429", "500", "503", "504"} <= set(operation["responses"])
+        assert {"200", "401", "403", "408", "413", "422", "429", "500", "503", "504"} <= set(operation["responses"])
         assert {"image/png", "image/jpeg", "image/webp", "image/bmp"} <= set(operation["requestBody"]["content"])
         assert operation["description"]
         assert all(answer["description"] for answer in operation["responses"].values())
     components = schema["components"]["schemas"]
+    assert not [name for name in components if "Validation" in name]  # FastAPI's own, which is never sent
+    assert "400" in schema["paths"]["/v1/demo"]["post"]["responses"]
     assert components["Classified"]["examples"]
     assert components["Problem"]["examples"]
     sent = service.post("/v1/classify", png(eight_bits(1)[0])).json()
@@ -393,13 +398,31 @@ def test_openapi_describes_every_answer_with_examples(service: Service) -> None:
 
 
 def test_the_reference_names_every_path_and_loads_nothing(service: Service) -> None:
-    assert service.client.get("/").headers["location"] == "/docs"
     page = service.client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
-    for path in ("POST /v1/project", "POST /v1/classify", "GET /healthz", "GET /readyz", "GET /metrics"):
+    for path in (
+        "POST /v1/project",
+        "POST /v1/classify",
+        "POST /v1/demo",
+        "GET /healthz",
+        "GET /readyz",
+        "GET /metrics",
+    ):
         assert path in page.text
+    assert re.findall(r"\(by default ([^)]+)\)", page.text) == ["5", "pgd", "gray-box", "linf:8/255", "0.05", "32"]
+    assert "None" not in page.text
     for loading in ("<script", "<link", "src=", "http://", "https://", "style="):
         assert loading not in page.text
+
+
+def test_openapi_marks_what_needs_the_key(made: Coder) -> None:
+    """And only there, where there is one."""
+    for key, names in ((KEY, ["HTTPBearer"]), (None, [])):
+        schema = create_app(made, key=key, page=page_of(made)).openapi()
+        operations = {path: each for path, methods in schema["paths"].items() for each in methods.values()}
+        for path, operation in operations.items():
+            marked = [name for schemes in operation.get("security", []) for name in schemes]
+            assert marked == ([] if path in OPEN else names), path
 
 
 def test_it_keeps_no_thread_or_file_after_many_requests(made: Coder) -> None:

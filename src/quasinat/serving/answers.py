@@ -73,6 +73,7 @@ class Alive(BaseModel):
     status: str = Field(examples=["ok"])
 
 
+OF_A_BODY = (401, 403, 408, 413, 422, 429, 500, 503, 504)  # how any request with an image may be refused
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 IMAGE_BODY: dict[str, Any] = {
     "requestBody": {
@@ -92,7 +93,9 @@ PNG_ANSWER: dict[str, Any] = {
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The answers with these statuses, described."""
     what = {
+        400: "The options make no sense.",
         401: "The key is missing or wrong.",
+        403: "A page of another site asks, or the name in Host is not the service's.",
         404: "The service has no classifier.",
         408: "The body took too long to arrive.",
         413: "The body has too many bytes.",

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Event
 
 import torch
 from jaxtyping import Float
@@ -77,13 +78,13 @@ class Attacked:
 
     kept: OrderedDict[tuple[object, ...], Image] = field(default_factory=OrderedDict)
 
-    def image(self, exhibit: Exhibit, image: Image, options: DemoOptions) -> Image:
+    def image(self, exhibit: Exhibit, image: Image, options: DemoOptions, over: Event) -> Image:
         """`attack_image`, remembered."""
         seen = None if options.threat in (None, GRAY) else options.sparsity
         pixels = image.cpu().numpy().tobytes()
         key = (pixels, image.shape, options.attack, options.threat, options.budget, seen)
         if key not in self.kept:
-            self.kept[key] = attack_image(exhibit, image, options)
+            self.kept[key] = attack_image(exhibit, image, options, over)
         self.kept.move_to_end(key)
         while len(self.kept) > KEPT:
             self.kept.popitem(last=False)
@@ -110,14 +111,31 @@ def victim(exhibit: Exhibit, options: DemoOptions) -> nn.Module:
     return defended.with_adjoint(Implicit() if options.threat == TRUE else Identity())
 
 
-def attack_image(exhibit: Exhibit, image: Image, options: DemoOptions) -> Image:
-    """The attacked image, `C H W`: moved away from the class that the attacked classifier itself gives the image."""
+class GivenUpError(Exception):
+    """An attack ended because nobody waits for it."""
+
+
+def attack_image(exhibit: Exhibit, image: Image, options: DemoOptions, over: Event) -> Image:
+    """The attacked image, `C H W`: moved away from the class that the attacked classifier itself gives the image.
+
+    Raises:
+        GivenUpError: `over` was set meanwhile; the attack ends when it asks its classifier next.
+    """
     if options.attack == NONE:
         return image
     model, images = victim(exhibit, options), image[None]
-    own = logits_of(model, images, "the attacked classifier").argmax(1)
     attack, settings = ATTACKS[options.attack], ATTACKS_SHOWN[options.attack]
-    return attack(model, images, own, budget=options.budget, **settings).images[0]
+    asked = model.register_forward_pre_hook(lambda *_: _go_on(over))
+    try:
+        own = logits_of(model, images, "the attacked classifier").argmax(1)
+        return attack(model, images, own, budget=options.budget, **settings).images[0]
+    finally:
+        asked.remove()
+
+
+def _go_on(over: Event) -> None:
+    if over.is_set():
+        raise GivenUpError
 
 
 def show(exhibit: Exhibit, image: Image, options: DemoOptions, attacked: Image) -> Shown:

@@ -17,7 +17,7 @@ ATTACKS_SHOWN: dict[str, dict[str, Any]] = {
     "carlini-wagner": {"steps": 15, "search_steps": 2, "initial_constant": 1.0},
     NOISE: {},
 }
-"""The attacks of the page with their options: so few steps that an image of `SIDES` costs seconds on one core."""
+"""The attacks of the page with their options: few steps, for a visitor waits, and one thread serves everybody."""
 THREATS = {
     GRAY: "the plain classifier",
     TRUE: "the defended classifier, along its true gradient",

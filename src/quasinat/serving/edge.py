@@ -1,4 +1,4 @@
-"""What every request meets first: the key, the bounds of its body, the headers of its answer, and its count."""
+"""What every request meets first: whose page asks, the key, the bounds of its body, its answer's headers, its count."""
 
 import asyncio
 import hashlib
@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from quasinat.serving.limits import Limits
 from quasinat.serving.metrics import Metrics
+from quasinat.serving.origin import Hosts, check_origin
 from quasinat.serving.refusal import Refused, answer_of, full
 
 OPEN = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")  # without a key, as are the files of a page
@@ -93,12 +94,20 @@ class Edge:
         key: what `Authorization: Bearer` has to say; everybody is let in where it is None.
         metrics: where requests are counted.
         paths: those that are counted under their names; the others are "other".
+        hosts: what the service is called.
     """
 
     def __init__(
-        self, app: Application, *, limits: Limits, key: str | None, metrics: Metrics, paths: frozenset[str]
+        self,
+        app: Application,
+        *,
+        limits: Limits,
+        key: str | None,
+        metrics: Metrics,
+        paths: frozenset[str],
+        hosts: Hosts,
     ) -> None:
-        self._app, self._limits, self._metrics, self._paths = app, limits, metrics, paths
+        self._app, self._limits, self._metrics, self._paths, self._hosts = app, limits, metrics, paths, hosts
         self._key = None if key is None else _digest(key)
         self._in_flight = 0
 
@@ -126,6 +135,7 @@ class Edge:
         counted = not body.whole
         self._count(counted)
         try:
+            check_origin(scope["method"], headers, self._hosts)
             self._admit(scope["path"], headers)
             await self._app(scope, body.receive, sending)
         except Refused as refused:

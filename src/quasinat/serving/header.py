@@ -27,8 +27,10 @@ def picture_header(content: bytes) -> Header:
     section 9.1, for lossy ones.)
 
     Raises:
-        InputError: another format, or a head that is cut off or without a size.
+        InputError: nothing, another format, or a head that is cut off or without a size.
     """
+    if not content:
+        raise InputError("the body is empty", "send the bytes of an image file")
     try:
         if content.startswith(b"\x89PNG\r\n\x1a\n"):
             width, height = struct.unpack_from(">II", content, 16)
@@ -40,7 +42,7 @@ def picture_header(content: bytes) -> Header:
         elif content.startswith(b"BM"):
             header = Header("BMP", *_bmp(content))
         else:
-            raise InputError("the body is no image of a known format", f"send a {', '.join(FORMATS[:-1])} or BMP file")
+            raise InputError("the file is no image of a known format", f"send a {', '.join(FORMATS[:-1])} or BMP file")
     except struct.error:
         raise InputError("the image ends within its header", "send the whole file") from None
     if header.height < 1 or header.width < 1:

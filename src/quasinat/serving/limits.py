@@ -18,6 +18,7 @@ class Limits:
         body_timeout: seconds that a request's head, and then its body, may take to arrive; then 408.
         max_bytes: of a body; then 413.
         max_pixels: of an image, by its header; then 422.
+        page_pixels: the same of a JPEG for the demo page, such as a telephone's; other formats may have a third of it.
 
     Raises:
         UsageError: names a value that is out of range.
@@ -30,6 +31,7 @@ class Limits:
     body_timeout: float = 10.0
     max_bytes: int = 8 * 2**20
     max_pixels: int = 2**20
+    page_pixels: int = 25_000_000
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -2,7 +2,10 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -13,8 +16,12 @@ from quasinat.data.image_tree import png_bytes, to_8_bits
 from quasinat.errors import InputError, QuasinatError
 from quasinat.serving.header import picture_header
 
-_NAME = Path("the image")  # what messages call it
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+NAME = Path("the image")  # what messages call it
 _SCANS = 100  # of a JPEG image; each takes as long as all its pixels do, and the usual progressive one has ten
+_SCANNED = 2**29  # pixels times scans: seconds
 
 
 def decode(
@@ -22,32 +29,44 @@ def decode(
 ) -> UInt8[Tensor, "channels height width"]:
     """The pixels of an image file, grey or RGB as the 1 or 3 `channels` ask; transparency over white.
 
-    EXIF turns are not applied; of an animation it is the first picture. The size is looked up in the header, and
-    nothing is decoded of an image that is too large or too small.
+    EXIF turns are not applied; of an animation it is the first picture.
 
     Raises:
-        InputError: no image, damaged, of an unknown format, too large or too small, or of more than 8 bits.
+        InputError: as of `opened`; or of more than 8 bits.
+    """
+    with opened(content, max_pixels=max_pixels, least_side=least_side) as picture:
+        picture.load()
+        return pixels(in_mode(picture, NAME, CONVERSIONS[channels]))
+
+
+@contextmanager
+def opened(content: bytes, *, max_pixels: int, least_side: int = 1) -> Iterator["Picture"]:
+    """The picture in a file, not decoded yet; where that fails within the block, the file is at fault.
+
+    The size is looked up in the header, and nothing is decoded of an image that is too large, too small, or made of so
+    many scans that decoding it would take long.
+
+    Raises:
+        InputError: no image, damaged, of an unknown format, too large or too small.
     """
     from PIL import Image as Pillow
 
-    if not content:
-        raise InputError("the body is empty", "send the bytes of an image file")
     header = picture_header(content)
-    size = f"{header.height} x {header.width} pixels"
-    if header.height * header.width > max_pixels:
+    size, area = f"{header.height} x {header.width} pixels", header.height * header.width
+    if area > max_pixels:
         raise InputError(f"the image has {size}, more than {max_pixels} in all", "scale it down")
     if min(header.height, header.width) < least_side:
         raise InputError(f"the image has {size}, fewer than {least_side} a side", "send a larger one")
-    if header.format == "JPEG" and content.count(b"\xff\xda") > _SCANS:
-        raise InputError(f"the image has more than {_SCANS} scans", "save it again as a baseline JPEG")
+    most = min(_SCANS, _SCANNED // area)
+    if header.format == "JPEG" and content.count(b"\xff\xda") > max(1, most):
+        raise InputError(f"the image has more than {most} scans", "save it again as a baseline JPEG")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow makes do with, it decodes
             with Pillow.open(io.BytesIO(content), formats=(header.format.upper(),)) as picture:
                 if picture.size != (header.width, header.height):
                     raise InputError(f"the image is not of the {size} that its header says", "save it again")
-                picture.load()
-                return pixels(in_mode(picture, _NAME, CONVERSIONS[channels]))
+                yield picture
     except QuasinatError:
         raise
     except Pillow.UnidentifiedImageError:  # whose message is an object's address

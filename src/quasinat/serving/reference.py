@@ -30,8 +30,8 @@ def _operation(name: str, operation: dict[str, Any], schema: dict[str, Any]) -> 
         yield f"<p>Body: {escape(body.get('description', ''))} <small>({escape(kinds)})</small></p>"
     for given in operation.get("parameters", []):
         default = given["schema"].get("default")
-        yield f"<p>Parameter <code>{escape(given['name'])}</code>: {escape(given.get('description', ''))}"
-        yield f" (by default {escape(str(default))})</p>"
+        usual = "" if default is None else f" (by default {default})"
+        yield f"<p>Parameter <code>{escape(given['name'])}</code>: {escape(given.get('description', '') + usual)}</p>"
     yield '<table border="1"><tr><th>status</th><th>answer</th></tr>'
     for status, answer in operation["responses"].items():
         yield f"<tr><td>{escape(status)}</td><td>{escape(answer['description'])}</td></tr>"

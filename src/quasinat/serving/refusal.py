@@ -1,14 +1,13 @@
 """What a request is answered with when it gets no result: a status, and one line with the problem and the remedy."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 REASONS = {
+    400: "options",
     401: "key",
+    403: "foreign",
     408: "slow",
     413: "too large",
     422: "unusable",
@@ -49,21 +48,3 @@ def answer_of(error: StarletteHTTPException) -> JSONResponse:
         if not problem:
             problem, remedy = UNKNOWN.get(error.status_code, remedy), "see /docs"
     return JSONResponse({"error": problem, "remedy": remedy}, error.status_code, headers=error.headers)
-
-
-@asynccontextmanager
-async def patience(seconds: float) -> AsyncIterator[None]:
-    """Gives up on what is inside after so many seconds.
-
-    Raises:
-        Refused: 504.
-    """
-    import asyncio
-
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise Refused(
-            504, f"no answer within {seconds:g} seconds", "send it again when the service is less busy"
-        ) from None

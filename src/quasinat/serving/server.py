@@ -2,9 +2,8 @@
 
 import asyncio
 import copy
-import ipaddress
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +14,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from quasinat.errors import OutputError, UsageError
 from quasinat.serving.limits import Limits
+from quasinat.serving.origin import Hosts, host_name, loopback
+from quasinat.serving.refusal import Refused, answer_of
 
 KEEP_ALIVE = 5  # seconds that an idle connection is kept
 
@@ -27,16 +28,21 @@ def check_reach(host: str, key: str | None, no_key: bool) -> None:
     """
     if no_key and key is not None:
         raise UsageError("--no-key, and there is a key", "leave one of them out")
-    if key is None and not no_key and not _loopback(host):
+    if key is None and not no_key and not loopback(host):
         problem = f"--host {host} lets other machines in without a key"
         raise UsageError(problem, "pass --api-key-file FILE, or --no-key if a proxy checks who they are")
 
 
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def own_hosts(host: str, key: str | None, named: Sequence[str]) -> Hosts:
+    """What a service is called that listens there: it is strict where only its place protects it, see `origin`.
+
+    Raises:
+        UsageError: a name that no browser would send.
+    """
+    for name in named:
+        if not name or host_name(name) != name.lower():
+            raise UsageError(f"--allow-host {name!r} is no name of a host", "give one such as demo.example")
+    return Hosts(frozenset(name.lower() for name in named), only=key is None and loopback(host))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -76,7 +82,7 @@ def server(app: Any, limits: Limits, *, access_log: bool = False) -> Server:
     """The server of an application; `server.run(sockets=[listen(...)])` serves until it is told to stop."""
 
     class Patient(H11Protocol):
-        """Closes a connection whose next request's head is not whole within `body_timeout`."""
+        """Closes a connection whose next request's head is not whole within `body_timeout`, or is none."""
 
         due: float | None = None
 
@@ -93,6 +99,15 @@ def server(app: Any, limits: Limits, *, access_log: bool = False) -> Server:
                 self._arm()  # what came ends within a head, and does not buy more time
             else:
                 self.due = None
+
+        def send_400_response(self, msg: str) -> None:
+            """In the form of all refusals."""
+            answer = answer_of(Refused(400, "this is no request of HTTP/1.1", "see the reference at /docs"))
+            headers = [*answer.raw_headers, (b"x-content-type-options", b"nosniff"), (b"connection", b"close")]
+            head = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
 
         def _arm(self) -> None:
             now = self.loop.time()

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from quasinat.serving.limits import Limits
-from quasinat.serving.refusal import Refused, full, patience
+from quasinat.serving.patience import patience
+from quasinat.serving.refusal import Refused, full
 
 Size = tuple[int, int]  # height, width
 T = TypeVar("T")

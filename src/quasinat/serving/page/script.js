@@ -105,7 +105,7 @@ async function fetched(address, options = {}) {
   const body = await response.json().catch(() => null);
   at("key-form").hidden = response.status !== 401;
   if (response.ok && body) return body;
-  const said = [body?.detail, body?.error, body?.remedy].filter((each) => typeof each === "string").join("; ");
+  const said = [body?.error, body?.remedy].filter((each) => typeof each === "string").join("; ");
   throw new Error(said ? `${capital(said)}.` : `The server answered ${response.status}.`);
 }
 

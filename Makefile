@@ -1,7 +1,7 @@
 # Two commands, each doing all its own set-up in .venv:
 #   make demo    the whole method on real photographs, ending in a table and a page   (ARGS="--preset tiny" for a quick one)
 #   make bench   the solvers against their goals and SPORCO, ten minutes (ARGS="--root DIR" for CIFAR-10 and ImageNet)
-#   make test    lint, types and tests with coverage, in two processes   (JOBS=8 for eight)
+#   make test    lint, types and tests, in two processes   (JOBS=8 for eight; ARGS=--cov with coverage)
 #   make docs    the documentation as a site, in build/site
 #   make fuzz    100,000 damaged inputs, divided among all readers
 #   make soak    that, the tests that take minutes, a 4096 x 4096 image, and the service under load
@@ -26,7 +26,7 @@ test: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 docs: install-dev
 	$(BIN)/python tools/commands_page.py

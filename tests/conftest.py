@@ -7,6 +7,8 @@ import jaxtyping
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # what the tests start has no more processors than they have
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _hook = jaxtyping.install_import_hook("quasinat", "beartype.beartype")
 _hook.__enter__()
 

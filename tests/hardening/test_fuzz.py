@@ -83,14 +83,17 @@ KINDS = {
 def strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short limits, and readers with known flaws."""
     monkeypatch.setattr(fuzz, "SECONDS", 0.5)
-    monkeypatch.setattr(fuzz, "PATIENCE", 2.5)
     monkeypatch.setattr(fuzz, "MEMORY", 2**25)
     for name, read in FLAWS.items():
         monkeypatch.setitem(fuzz.READERS, name, fuzz.Reader(lambda: [b"seed"], read))
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_flaw_is_found_and_the_cases_after_it_are_run(name: str, strict: None) -> None:
+def test_a_flaw_is_found_and_the_cases_after_it_are_run(
+    name: str, strict: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "waits":  # the one that uses no processor; the others may be slow by the clock of a busy machine
+        monkeypatch.setattr(fuzz, "PATIENCE", 2.5)
     count = 2 if name in ("hangs", "waits") else 5
     found = list(fuzz.run(name, count, seed=0))
     assert [verdict.case for verdict in found] == list(range(count))

@@ -20,7 +20,11 @@ def sections(root: Path) -> dict[str, str]:
 
 def soak(found: dict[str, Any]) -> str:
     """One run as a table."""
-    server, statuses = found["server"], found["statuses of good clients"]
+    server, statuses, visits = (
+        found["server"],
+        found["statuses of good clients"],
+        found["statuses of the page's visitor"],
+    )
     faults = sum(sum(counts.values()) for counts in found["faults"].values())
     rows = {
         "minutes": found["minutes"],
@@ -29,6 +33,7 @@ def soak(found: dict[str, Any]) -> str:
         "images coded together, in the mean": found["images per batch"],
         "told to come again (429)": f"{statuses.get('429', 0):,}",
         "requests with a fault": f"{faults:,} of {len(found['faults'])} kinds",
+        "attacks by a visitor of the page": f"{visits.get('200', 0):,}",
     }
     for path, took in found["milliseconds"].items():
         rows[f"{path}, median and 99th percentile"] = f"{took['p50']:.0f} ms, {took['p99']:.0f} ms"
@@ -36,6 +41,11 @@ def soak(found: dict[str, Any]) -> str:
         held = server[name]
         rows[f"{name}: first, last, most"] = f"{held['first']:g}, {held['last']:g}, {held['most']:g}"
     rows["memory, slope"] = f"{server['memory slope, MiB/min']:+.3f} MiB a minute"
+    used, kept = server["in use, MiB"], server["free and kept, MiB"]
+    rows["of it in use: mean, slope"] = f"{used['mean']:g} MiB, {used['slope a minute']:+.3f} MiB a minute"
+    rows["of it free, kept by the allocator: mean, slope"] = (
+        f"{kept['mean']:g} MiB, {kept['slope a minute']:+.3f} MiB a minute"
+    )
     rows["SIGTERM under load"] = f"status {found['stop']['exit status']} after {found['stop']['seconds']} s"
     lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]
     clients = found["clients"]

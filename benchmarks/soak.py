@@ -5,9 +5,11 @@
 On an idle machine with at least two cores. A real `quasinat serve` (one thread, a layer learned from the built-in
 photographs, two untrained networks) is given images of four sizes and five kinds of file by clients that ask again at
 once, more of them than its queue holds. Beside them others send garbage, cut-off images, bombs, bodies that are too
-large or too slow, and cut their connections. Every good answer is compared with what the layer and the networks give
-that image alone, bytes and probabilities; every refusal with the status that its fault has. Memory, threads and open
-files of the server are sampled from /proc; at the end it gets SIGTERM under load.
+large or too slow, and cut their connections; a visitor of the page attacks an image now and then. Every good answer is
+compared with what the layer and the networks give that image alone, bytes and probabilities, the page's with what it
+was told before the others came; every refusal with the status that its fault has. Memory, threads and open files of
+the server are sampled from /proc, and what of the memory is in use from its allocator (`soak_server.py`); at the end it
+gets SIGTERM under load.
 """
 
 import argparse
@@ -55,6 +57,9 @@ BODY_TIMEOUT, MAX_BYTES = 2.0, 2**18
 PAUSE = 0.05  # seconds, at most twice that, after a refusal
 EVERY = 2.0  # seconds between two samples of the server
 SETTLING = 0.2  # of the run, whose samples the slope leaves out
+VISITS = ("none", "random-noise", "fgsm", "pgd")  # attacks that a visitor of the page asks for
+VISIT_PAUSE = 1.0  # seconds
+LEAK = 0.25  # MiB a minute of memory in use; batches that come and go make less of a slope in ten minutes
 MEBI = 2**20
 
 
@@ -105,6 +110,7 @@ class Run:
         self.statuses: Counter[str] = Counter()
         self.latencies: dict[str, list[float]] = {"project": [], "classify": []}
         self.faults: dict[str, Counter[str]] = {}
+        self.visits: Counter[str] = Counter()
         self.wrong: list[str] = []
 
     def right(self, path: str, number: int, body: bytes) -> bool:
@@ -147,6 +153,37 @@ def client(run: Run, seed: int) -> None:
         if answer.status == 429:
             time.sleep(PAUSE * (1 + draw.random()))
     connection.close()
+
+
+def visited(port: int, image: bytes, attack: str) -> tuple[int, bytes]:
+    """Status and body of what the page asks for when an image is attacked."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    try:
+        connection.request("POST", f"/v1/demo?attack={attack}", image)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def visitor(run: Run, pages: dict[str, bytes]) -> None:
+    """Attacks an image on the page, one way after another, until the end.
+
+    Args:
+        pages: the right answers by the attack.
+    """
+    while not run.over.wait(VISIT_PAUSE) and not run.stopping.is_set():
+        attack = VISITS[sum(run.visits.values()) % len(VISITS)]
+        try:
+            status, body = visited(run.port, run.images[0][0], attack)
+        except (OSError, http.client.HTTPException) as error:
+            status, body = 0, repr(error).encode()
+        if run.stopping.is_set():
+            return
+        run.visits[str(status)] += 1
+        if status not in (200, 429) or (status == 200 and body != pages[attack]):
+            with run.lock:
+                run.wrong.append(f"demo of {attack}: {status} {body[:200]!r}")
 
 
 def exchange(run: Run, head: bytes, body: bytes, *, cut: bool = False) -> str:
@@ -257,6 +294,19 @@ def held(samples: list[tuple[float, int, int, int]]) -> dict[str, Any]:
     return found | {"samples": [[round(when, 1), round(memory / MEBI, 1), *rest] for when, memory, *rest in samples]}
 
 
+def in_use(lines: list[str], seconds: float) -> dict[str, Any]:
+    """What the server's allocator said under load of memory in use, memory that is free and kept, and blocks."""
+    said = [[float(number) for number in line.split()] for line in lines]
+    loaded = [each for each in said if each[0] <= seconds]
+    settled = [each for each in loaded if each[0] >= SETTLING * seconds]
+    found: dict[str, Any] = {}
+    for name, place, unit in (("in use, MiB", 1, MEBI), ("free and kept, MiB", 2, MEBI), ("Python's blocks", 3, 1)):
+        values = [each[place] / unit for each in settled]
+        slope = 60 * statistics.linear_regression([each[0] for each in settled], values).slope
+        found[name] = {"mean": round(statistics.mean(values), 1), "slope a minute": round(slope, 4)}
+    return found
+
+
 def soak(minutes: float) -> dict[str, Any]:
     """The whole run."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -264,12 +314,15 @@ def soak(minutes: float) -> dict[str, Any]:
         arguments = made_files(folder)
         images = right_answers(folder)
         limits = ["--queue", str(QUEUE), "--body-timeout", str(BODY_TIMEOUT), "--max-bytes", str(MAX_BYTES)]
-        command = [sys.executable, "-m", "quasinat", "serve", *arguments, "--port", "0", *limits, "--device", "cpu"]
+        start = [sys.executable, str(Path(__file__).with_name("soak_server.py")), str(folder / "allocator")]
+        command = [*start, "serve", *arguments, "--port", "0", *limits, "--device", "cpu"]
         log = (folder / "log").open("w+")
         with log, subprocess.Popen(command, stderr=log, stdout=subprocess.DEVNULL) as process:
             try:
                 port = listening(folder / "log", process)
-                return under_load(process, port, images, minutes) | {"log": summary(folder / "log")}
+                found = under_load(process, port, images, minutes)
+                found["server"] |= in_use((folder / "allocator").read_text().splitlines(), 60 * minutes)
+                return found | {"log": summary(folder / "log")}
             finally:
                 process.kill()
 
@@ -298,7 +351,9 @@ def under_load(
 ) -> dict[str, Any]:
     """Starts the clients, samples the server, and stops it while they still ask."""
     run = Run(port, images)
+    pages = {attack: visited(port, images[0][0], attack)[1] for attack in VISITS}
     threads = [threading.Thread(target=client, args=(run, seed)) for seed in range(CLIENTS)]
+    threads.append(threading.Thread(target=visitor, args=(run, pages)))
     for name, (act, allowed) in faults(images[0][0]).items():
         threads.append(threading.Thread(target=misbehave, args=(run, name, act, allowed)))
     began, samples = time.perf_counter(), []
@@ -327,6 +382,7 @@ def under_load(
         "images per batch": round(counted["quasinat_batch_images_sum"] / counted["quasinat_batch_images_count"], 2),
         "milliseconds": {path: quantiles(values) for path, values in run.latencies.items()},
         "statuses of good clients": dict(sorted(run.statuses.items())),
+        "statuses of the page's visitor": dict(sorted(run.visits.items())),
         "faults": {name: dict(sorted(counts.items())) for name, counts in run.faults.items()},
         "wrong answers": len(run.wrong),
         "examples of wrong answers": run.wrong[:10],
@@ -348,9 +404,11 @@ def main() -> None:
         f"{found['minutes']} min, {found['good answers']} good answers ({found['images per second']}/s), "
         f"{found['wrong answers']} wrong, project p50/p99 {found['milliseconds']['project']} ms, "
         f"memory {server['memory, MiB']} slope {server['memory slope, MiB/min']} MiB/min, "
+        f"in use {server['in use, MiB']}, "
         f"exit status {found['stop']['exit status']}"
     )
-    sys.exit(bool(found["wrong answers"] or found["stop"]["exit status"]))
+    leaks = server["in use, MiB"]["slope a minute"] > LEAK
+    sys.exit(bool(found["wrong answers"] or found["stop"]["exit status"] or leaks))
 
 
 if __name__ == "__main__":

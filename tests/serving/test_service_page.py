@@ -13,6 +13,7 @@ from PIL import Image
 from pages import page_module
 from quasinat.cli import app
 from quasinat.data.image_files import read_picture
+from quasinat.files import read_json
 from serving.service import KEY, Service, coder, eight_bits, page_of, png, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +106,16 @@ def test_its_figures_are_those_of_the_result_file(written: ModuleType) -> None:
     assert written.update(PAGE, measured) == PAGE
     assert measured["soak"].strip() in PAGE
     assert written.update(PAGE, {"soak": measured["soak"].replace("wrong", "false")}) != PAGE
+
+
+def test_the_run_was_long_enough_and_found_nothing() -> None:
+    found = read_json(ROOT / "results" / "reliability" / "soak.json")
+    assert found["minutes"] >= 10
+    assert (found["wrong answers"], found["stop"]["exit status"]) == (0, 0)
+    assert found["good answers"] > 10_000
+    assert all(sum(counts.values()) > 100 for counts in found["faults"].values())
+    assert found["server"]["in use, MiB"]["slope a minute"] < 0.25
+    assert found["server"]["files"]["most"] < found["server"]["files"]["first"] + 60  # the clients' connections
 
 
 def test_its_links_lead_somewhere() -> None:

@@ -60,6 +60,9 @@ def soaked(result: dict[str, Any] | None) -> str:
         for name, value in result.items()
         if isinstance(value, int | float | str)
     ]
+    for name in ("in use, MiB", "free and kept, MiB"):
+        held = result["server"][name]
+        lines.append(f"| memory {name}; its slope a minute | {held['mean']:g}; {held['slope a minute']:+.3f} |")
     return "\n".join([*lines, ""])
 
 

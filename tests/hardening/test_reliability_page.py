@@ -28,7 +28,14 @@ def test_the_page_is_that_of_the_result_files() -> None:
 def test_the_soaks_section_is_there_with_its_file_only() -> None:
     made = page_module("reliability_page")
     assert made.soaked(None) == ""
-    assert "| requests | 1,000 |" in made.soaked({"requests": 1000, "each": {"a": 1}})
+    server = {
+        "in use, MiB": {"mean": 2, "slope a minute": 0.5},
+        "free and kept, MiB": {"mean": 1, "slope a minute": -0.25},
+    }
+    said = made.soaked({"requests": 1000, "each": {"a": 1}, "server": server})
+    assert "| requests | 1,000 |" in said
+    assert "| 2; +0.500 |" in said
+    assert "| 1; -0.250 |" in said
     assert ("## The service under load" in text("docs/reliability.md")) == (FOLDER / "soak.json").is_file()
 
 

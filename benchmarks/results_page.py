@@ -22,7 +22,7 @@ from table import update
 
 PRESET = "small"
 OTHERS = {"table1 of all images": "table1-medium", "table5 of all images": "table5-medium"}
-OTHERS |= {name: f"{name}-smoke" for name in ("table3", "table7")}
+OTHERS |= {"table3": "table3-smoke"}
 ADDED = {"table1": ("table1-small", ("", "-seed-1", "-seed-2")), "table2a": ("table2a-small", ("",))}
 ADDED |= {"table1 of all images": ("table1-medium", ("",))}
 SEEDED, SEEDS = ("table1", "table5"), ("", "-seed-1", "-seed-2")
@@ -65,8 +65,12 @@ def findings(result: dict[str, Any]) -> str:
     """The sentences of both layers at both strengths, as a list in Markdown; none where attacks differ by the row."""
     if result["threat"] == "white-box" or result["sweeps"]:
         return ""
+    undefended = result["rows"][0]["cells"]  # an attack that was not run on it was run on none
     stated = {column: column for column in result["columns"] if column != "clean"}
-    strengths = {"at the stated budgets": stated, "strength-matched": matched_columns(result)}
+    strengths = {
+        name: {said: column for said, column in columns.items() if undefended[column]["status"] == "done"}
+        for name, columns in {"at the stated budgets": stated, "strength-matched": matched_columns(result)}.items()
+    }
     return "\n".join(
         f"- {finding(result, key, columns, strength)}"
         for key in LAYERS
@@ -138,6 +142,35 @@ def corruptions(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def bands(results: list[dict[str, Any]]) -> str:
+    """What FGSM does through either of the layer's bands, before the layer and behind it: see `bands.py`."""
+    widths = []
+
+    def percent(found: Mapping[str, float]) -> str:
+        widths.append(50 * (found["high"] - found["low"]))
+        return f"{100 * found['value']:.1f}"
+
+    def line(*parts: str) -> str:
+        return f"| {' | '.join(parts)} |"
+
+    lines = [line("images", "attack", "lambda", "clean", "both bands attacked", "the low alone", "the high alone")]
+    lines.append("|---" * 7 + "|")
+    for result in results:
+        for attack, found in result["attacks"].items():
+            first = f"{result['data']}, {result['size'][-1]} px", attack
+            ways = (percent(found[way]) for way in ("both", "low", "high"))
+            lines.append(line(*first, "no layer", percent(result["clean"]), *ways))
+            for sparsity, behind in found["behind the layer"].items():
+                clean = result["clean, behind the layer"][sparsity]
+                ways = (percent(behind[way]) for way in ("both", "low", "high"))
+                lines.append(line(*first, sparsity, percent(clean), *ways))
+    counts = " and ".join(str(result["images"]) for result in results)
+    said = (
+        f"Accuracy in per cent on {counts} images; a 95 % interval reaches {max(widths):.0f} points either way at most."
+    )
+    return "\n".join([*lines, "", said])
+
+
 def excerpt(result: dict[str, Any]) -> str:
     """The README's table: the layers and their controls, two attacks at both strengths."""
     columns = {"clean": "clean"}
@@ -194,6 +227,8 @@ def sections(root: Path) -> dict[str, str]:
         said = (added(outcomes, labels, stated), "Strength-matched:", added(outcomes, labels, matched_columns(result)))
         parts[f"what the layer adds in {name}"] = "\n\n".join(said)
     parts["corruptions"] = corruptions(read(f"corruptions-{PRESET}"))
+    found = [json.loads((root / "results" / "bands" / f"{name}.json").read_text()) for name in ("cifar10", "imagenet")]
+    parts["bands"] = bands(found)
     parts["excerpt"] = excerpt(read(f"table1-{PRESET}"))
     return parts
 

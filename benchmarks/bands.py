@@ -1,0 +1,120 @@
+"""Through which of the layer's two bands an attack comes: the one that is sparse-coded, or the one that passes.
+
+    python benchmarks/bands.py TABLES/cifar10-small --data cifar10 --root DIR --out results/bands/cifar10.json
+    python benchmarks/bands.py TABLES/imagenet-small --data imagenet --root DIR --out results/bands/imagenet.json
+
+From the folder of a run of the tables: its vanilla classifier, and its universal layer in front of it. The layer splits
+x = low + high, passes the low band and codes the high one, T(x) = low(x) + C(high(x)) (before it is brought to [0, 1]).
+FGSM on the classifier alone moves both bands; here each is given back its clean content in turn. What the attack does
+through the low band alone, no coding of the high one can undo.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quasinat import Dissimilarity, SparseTransformationLayer, attacks
+from quasinat.evaluation import accuracy_of
+from quasinat.experiments.table_images import image_set_named
+from quasinat.experiments.table_settings import PRESETS
+from quasinat.files import write_json
+from quasinat.networks import load_classifier
+from quasinat.sparse_coding import SparseCodingProblem, solve
+from quasinat.strata import split_bands
+from sparse_coding import machine
+
+BUDGETS = (0.04, 0.08)  # L2-dissimilarity
+LAMBDAS = (0.1, 0.2, 0.4, 0.8)
+BATCH = 20
+
+
+def in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """A function of images, of a few at a time."""
+    return torch.cat([function(part) for part in images.split(BATCH)])
+
+
+def moved(clean: Tensor, other: Tensor, images: Tensor) -> float:
+    """The mean of ||other - clean|| / ||x||: how much of the attack is in a band."""
+    lengths = (other - clean).flatten(1).norm(dim=1) / images.flatten(1).norm(dim=1)
+    return round(lengths.mean().item(), 4)
+
+
+def bands(network: nn.Module, layer: SparseTransformationLayer, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """The accuracies with either band attacked, before the layer and behind it, and what is left of the attack."""
+
+    def accuracy(made: Tensor) -> dict[str, float]:
+        with torch.no_grad():
+            right = in_batches(lambda part: network(part).argmax(1), made.clamp(0, 1)) == labels
+        found = accuracy_of(right)
+        return {"value": found.value, "low": found.low, "high": found.high}
+
+    def low_of(images: Tensor) -> Tensor:
+        return in_batches(lambda part: split_bands(part, layer.split)[0], images)
+
+    def coded(high: Tensor, sparsity: float) -> Tensor:
+        def code(part: Tensor) -> Tensor:
+            problem = SparseCodingProblem(part, layer.filters[0], sparsity)
+            return solve(problem, layer.solver, codes="sparse").reconstruction
+
+        return in_batches(code, high)
+
+    low = low_of(images)
+    high = images - low
+    codes_of_clean = {sparsity: coded(high, sparsity) for sparsity in LAMBDAS}
+    found: dict[str, Any] = {
+        "clean": accuracy(images),
+        "clean, behind the layer": {f"{s:g}": accuracy(low + codes) for s, codes in codes_of_clean.items()},
+        "attacks": {},
+    }
+    for budget in BUDGETS:
+        parts = zip(images.split(BATCH), labels.split(BATCH), strict=True)
+        attacked = torch.cat([attacks.fgsm(network, x, y, budget=Dissimilarity(budget)).images for x, y in parts])
+        low_attacked = low_of(attacked)
+        high_attacked = attacked - low_attacked
+        behind = {}
+        for sparsity, codes in codes_of_clean.items():
+            codes_attacked = coded(high_attacked, sparsity)
+            behind[f"{sparsity:g}"] = {
+                "both": accuracy(low_attacked + codes_attacked),
+                "low": accuracy(low_attacked + codes),
+                "high": accuracy(low + codes_attacked),
+                "moved, high": moved(codes, codes_attacked, images),
+            }
+        found["attacks"][f"fgsm-{budget:g}"] = {
+            "both": accuracy(attacked),
+            "low": accuracy(low_attacked + high),
+            "high": accuracy(low + high_attacked),
+            "moved, low": moved(low, low_attacked, images),
+            "moved, high": moved(high, high_attacked, images),
+            "behind the layer": behind,
+        }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = replace(PRESETS["small"], test=given.images)
+    data = image_set_named(given.data, given.root, settings)
+    network = load_classifier(given.folder / "networks" / "vanilla.safetensors").eval()
+    layer = SparseTransformationLayer.load(given.folder / "learned" / "universal-layer.safetensors")
+    found = bands(network, layer, data.test_images, data.test_labels)
+    size = list(data.test_images.shape[1:])
+    write_json(
+        given.out, {"data": given.data, "images": len(data.test_labels), "size": size, "machine": machine()} | found
+    )
+
+
+if __name__ == "__main__":
+    main()

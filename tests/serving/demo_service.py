@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from fastapi import APIRouter, FastAPI
 from PIL import Image as Pillow
-from tests.layers import stratified
-from tests.serving.service import serving
 from torch import Tensor
 
+from layers import stratified
 from quasinat.batches import project
 from quasinat.data import PHOTOGRAPHS, photographs
 from quasinat.networks import vgg
@@ -23,6 +22,7 @@ from quasinat.serving.demo_maths import Exhibit
 from quasinat.serving.limits import Limits
 from quasinat.serving.service import Service
 from quasinat.training import train_classifier
+from serving.service import serving
 
 
 @cache

@@ -12,11 +12,10 @@ import pytest
 import torch
 from PIL import Image as Pillow
 from PIL import ImageFile
-from tests.layers import dictionary_of, universal
 from tests.pages import ROOT
-from tests.serving.files import many_scans, measures_memory, most_memory
 from torch import Tensor, nn
 
+from layers import dictionary_of, universal
 from quasinat import attacks
 from quasinat.attacks import Dissimilarity, Linf
 from quasinat.data import PHOTOGRAPHS, photograph
@@ -26,19 +25,20 @@ from quasinat.errors import InputError, UsageError
 from quasinat.networks import vgg
 from quasinat.sparse_coding import Identity, Implicit, SparseCodingProblem, solve
 from quasinat.strata import split_bands
+from serving.files import many_scans, measures_memory, most_memory
 
 for package in ("fastapi", "uvicorn", "prometheus_client", "httpx"):
     pytest.importorskip(package)
 
 from fastapi.testclient import TestClient  # noqa: E402
-from tests.serving.demo_service import app_of, exhibit, of_uri, patches, png  # noqa: E402
-from tests.serving.service import opened  # noqa: E402
 
 from quasinat.serving.demo_answer import likely  # noqa: E402
 from quasinat.serving.demo_maths import Attacked, Exhibit, attack_image, show  # noqa: E402
 from quasinat.serving.demo_options import ATTACKS_SHOWN, GRAY, NAMES, SIDES, TRUE, DemoOptions, parse_options  # noqa: E402
 from quasinat.serving.demo_picture import DEARER, read_image  # noqa: E402
 from quasinat.serving.limits import Limits  # noqa: E402
+from serving.demo_service import app_of, exhibit, of_uri, patches, png  # noqa: E402
+from serving.service import opened  # noqa: E402
 
 
 def client_of(parts: Exhibit) -> Iterator[TestClient]:

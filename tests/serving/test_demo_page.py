@@ -15,12 +15,11 @@ import torch
 for package in ("fastapi", "uvicorn", "prometheus_client", "httpx"):
     pytest.importorskip(package)
 
-from tests.serving.browser import REBOUND, chromium  # noqa: E402
-from tests.serving.demo_service import exhibit, patches, png, shown  # noqa: E402
-from tests.serving.service import KEY, Service, until  # noqa: E402
-
 from quasinat.serving.demo_maths import Exhibit  # noqa: E402
 from quasinat.serving.limits import Limits  # noqa: E402
+from serving.browser import REBOUND, chromium  # noqa: E402
+from serving.demo_service import exhibit, patches, png, shown  # noqa: E402
+from serving.service import KEY, Service, until  # noqa: E402
 
 PAGE = files("quasinat.serving").joinpath("page")
 SCRIPTS = ("script.js", "show.js", "words.js")

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from tests.serving.demo_service import exhibit, patches, png, shown
-from tests.serving.service import KEY, Service, read_all, refused, until
 
+from layers import stratified
 from quasinat.attacks import Linf
 from quasinat.serving.demo_maths import Exhibit, GivenUpError, attack_image
 from quasinat.serving.demo_options import TRUE, DemoOptions
 from quasinat.serving.limits import Limits
+from serving.demo_service import exhibit, patches, png, shown
+from serving.service import KEY, Service, read_all, refused, until
 
 IMAGE = png(patches()[0])
-BARE = Exhibit(exhibit().layer)
+BARE = Exhibit(stratified().eval())
 
 
 class Door:

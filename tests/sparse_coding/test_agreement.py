@@ -1,7 +1,6 @@
 """Every solver, the same questions: T(x) is unique, so they must agree on it."""
 
 import importlib.util
-import os
 from dataclasses import replace
 
 import pytest
@@ -11,9 +10,6 @@ from quasinat.sparse_coding import ADMM, CoordinateDescent, FusedADMM, Result, S
 from quasinat.sparse_coding.coordinate_descent import available
 
 from .conftest import problem_of
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SOLVERS = [

@@ -10,8 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton looks when it is imported
 pytest.importorskip("triton")
 
 from quasinat.errors import UsageError

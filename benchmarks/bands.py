@@ -26,7 +26,6 @@ from quasinat.files import write_json
 from quasinat.networks import load_classifier
 from quasinat.sparse_coding import SparseCodingProblem, solve
 from quasinat.strata import split_bands
-from sparse_coding import machine
 
 BUDGETS = (0.04, 0.08)  # L2-dissimilarity
 LAMBDAS = (0.1, 0.2, 0.4, 0.8)
@@ -97,6 +96,9 @@ def bands(network: nn.Module, layer: SparseTransformationLayer, images: Tensor, 
 
 
 def main() -> None:
+    """Reads the command line, and writes the file."""
+    from sparse_coding import machine  # of this folder; the tests, which call `bands`, have a package of that name
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", required=True)

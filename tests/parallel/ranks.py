@@ -42,3 +42,4 @@ def _one(
     with parallel.process_group():
         assert (parallel.rank(), parallel.ranks()) == (rank, count)
         write_tensors(folder / f"{rank}-of-{count}.safetensors", function(*arguments))
+    os._exit(0)  # as the command does, see `quasinat.cli.main`

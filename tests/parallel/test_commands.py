@@ -104,3 +104,13 @@ def test_other_commands_are_the_work_of_one_process(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cli.run(["demo"]) == 2
     assert "demo is the work of one process, not of 2; start it without torchrun" in capsys.readouterr().err
+
+
+def test_a_process_of_a_job_ends_with_its_status_whatever_python_would_meet_at_its_end() -> None:
+    """As a thread that aborts it there; what it printed is not lost."""
+    code = "import atexit, os; atexit.register(os.abort); from quasinat.cli import main; main()"
+    for count, status in (("2", 0), ("1", -signal.SIGABRT)):
+        environment = {**os.environ, "WORLD_SIZE": count}
+        done = subprocess.run([sys.executable, "-c", code, "learn", "--help"], capture_output=True, env=environment)
+        assert done.returncode == status
+        assert b"dictionaries" in done.stdout

@@ -12,7 +12,14 @@ TOGETHER = ("learn", "train")  # the commands that several processes share
 
 def main() -> None:
     """The `quasinat` command."""
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    if status == 0 and os.environ.get("WORLD_SIZE", "1") != "1":
+        # DistributedDataParallel leaves gloo's threads behind, even after the group is destroyed. Where one of them
+        # wants the interpreter as that takes itself apart, the process aborts, and torchrun takes the job for failed.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:

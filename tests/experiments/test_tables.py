@@ -101,6 +101,7 @@ def test_every_table_is_one_of_the_papers_and_its_rows_are_known() -> None:
         "corruptions",
         "figure5",
         "figure7",
+        "longer",
         "quilting",
         "table1",
         "table2a",
@@ -393,6 +394,21 @@ def test_the_variants_move_one_choice_each(root: Path, tmp_path: Path) -> None:
     images = parts.data.test_images
     assert not rough(images).equal(usual(images))
     torch.testing.assert_close(rough(images), usual(images), rtol=0, atol=0.1)
+
+
+def test_the_longer_trained_control_differs_from_the_control_in_its_epochs_alone(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs: dict[str, int] = {}
+    monkeypatch.setattr(
+        table_parts.Parts, "_train", lambda self, name, network, images, train, number: epochs.update({name: number})
+    )
+    parts = open_parts("cifar10", "tiny", TINY, root, tmp_path, device="cpu")
+    networks = [NETWORKS[name](parts)[0] for name in ("control", "control-60")] + [parts.vanilla()]
+    control, longer, vanilla = (digest(*network.parameters()) for network in networks)  # not trained here
+    assert epochs == {"control": TINY.epochs, "control-60": 60, "vanilla": TINY.epochs}
+    assert control == longer != vanilla
+    assert table_named("longer").sweeps[0].rows[0].epochs == 60
 
 
 def test_the_quiltings_differ_in_their_bank_and_in_their_draw(root: Path, tmp_path: Path) -> None:

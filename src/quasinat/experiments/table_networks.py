@@ -40,6 +40,12 @@ def _control(parts: Parts) -> Guarded:
     return parts.classifier("control", lambda: images, seed=parts.settings.seed + 1), None
 
 
+def _control_60(parts: Parts) -> Guarded:
+    """The second vanilla network, trained for as long as the longest trained classifier behind a layer (`variants`)."""
+    images = parts.data.train_images
+    return parts.classifier("control-60", lambda: images, epochs=60, seed=parts.settings.seed + 1), None
+
+
 def _fgsm(parts: Parts) -> Guarded:
     return _trained(parts, "adversarial-fgsm", train_on_fgsm, adversarial=True)
 
@@ -98,6 +104,7 @@ def _lid(parts: Parts) -> Guarded:
 
 NETWORKS: dict[str, Callable[[Parts], Guarded]] = {
     "control": _control,
+    "control-60": _control_60,
     "fgsm": _fgsm,
     "pgd": _pgd,
     "trades": _trades,

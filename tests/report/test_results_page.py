@@ -10,7 +10,7 @@ import pytest
 from quasinat import cli
 from quasinat.errors import InputError
 from quasinat.report.results_page import results_html, tables_below, write_results
-from quasinat.report.table_content import blocks_of, cell_text
+from quasinat.report.table_content import blocks_of, cell_text, described
 from quasinat.report.table_latex import escaped, table_latex
 from quasinat.report.table_sheet import table_markdown
 
@@ -50,6 +50,12 @@ def result(table: str = "table1", preset: str = "smoke", **more: Any) -> dict[st
         },
     }
     return made | more
+
+
+def test_the_network_named_is_the_one_that_was_attacked() -> None:
+    assert "; vgg-small. Threat" in described(result())
+    assert "; MobileNetV2. Threat" in described(result("table7", network="mobilenet"))
+    assert "; MobileNetV2, trained on with these images. Threat" in described(result(network="tuned mobilenet"))
 
 
 def test_a_cell_has_ours_its_interval_the_papers_and_the_difference() -> None:

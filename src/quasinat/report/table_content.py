@@ -10,6 +10,7 @@ THREATS = {
     "vanilla": "gray-box: the attacks see the vanilla classifier, which stands behind each transformation",
     "white-box": "white-box: the attacks see the defended classifier, straight through a transformation (BPDA)",
 }
+GIVEN_WEIGHTS = {"mobilenet": "MobileNetV2", "tuned mobilenet": "MobileNetV2, trained on with these images"}
 EMPTY = {"not run": "not run", "none": "–", "failed": "failed"}
 LEGEND = (
     "Accuracy in per cent ± half of the 95 % interval; in brackets what the paper prints, and ours less that. {judged} "
@@ -102,9 +103,10 @@ def described(result: Result) -> str:
     caption = result["caption"]
     of_paper = result["title"].startswith(("Table", "Figure"))
     said = f"The paper: {caption}" if of_paper else f"{caption[:1].upper()}{caption[1:]}"
+    network = GIVEN_WEIGHTS.get(result.get("network", ""), result["settings"]["network"])
     return (
         f"{data['name']}, {data['train']:,} training and {data['test']:,} test images of {shape}; "
-        f"{result['settings']['network']}. Threat: {THREATS[result['threat']]}. {said}."
+        f"{network}. Threat: {THREATS[result['threat']]}. {said}."
     )
 
 

@@ -171,6 +171,19 @@ def bands(results: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", said])
 
 
+def pyramid(result: dict[str, Any]) -> str:
+    """The accuracies behind a pyramid of layers, one line each: see `pyramid.py`."""
+    attacks = list(result["rows"][0]["accuracy"])
+    lines = ["| levels | lambda, from the finest | " + " | ".join(attacks) + " |", "|---" * (2 + len(attacks)) + "|"]
+    for row in result["rows"]:
+        sparsities = row["lambda"]
+        levels = f"{len(sparsities)}, each {row['factor']} times smaller" if len(sparsities) > 1 else "the layer"
+        said = (levels if sparsities else "no layer", ", ".join(map(str, sparsities)) or "–")
+        cells = [cell_text({"status": "done"} | row["accuracy"][attack], None) for attack in attacks]
+        lines.append(f"| {' | '.join((*said, *cells))} |")
+    return "\n".join([*lines, "", f"Accuracy in per cent ± half of the 95 % interval, on {result['images']} images."])
+
+
 def excerpt(result: dict[str, Any]) -> str:
     """The README's table: the layers and their controls, two attacks at both strengths."""
     columns = {"clean": "clean"}
@@ -229,6 +242,7 @@ def sections(root: Path) -> dict[str, str]:
     parts["corruptions"] = corruptions(read(f"corruptions-{PRESET}"))
     found = [json.loads((root / "results" / "bands" / f"{name}.json").read_text()) for name in ("cifar10", "imagenet")]
     parts["bands"] = bands(found)
+    parts["pyramid"] = pyramid(json.loads((root / "results" / "bands" / "pyramid.json").read_text()))
     parts["excerpt"] = excerpt(read(f"table1-{PRESET}"))
     return parts
 

@@ -22,7 +22,6 @@ from table import update
 
 PRESET = "small"
 OTHERS = {"table1 of all images": "table1-medium", "table5 of all images": "table5-medium"}
-OTHERS |= {"table3": "table3-smoke"}
 ADDED = {"table1": ("table1-small", ("", "-seed-1", "-seed-2")), "table2a": ("table2a-small", ("",))}
 ADDED |= {"table1 of all images": ("table1-medium", ("",))}
 SEEDED, SEEDS = ("table1", "table5"), ("", "-seed-1", "-seed-2")

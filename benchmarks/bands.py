@@ -37,6 +37,29 @@ def in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return torch.cat([function(part) for part in images.split(BATCH)])
 
 
+@torch.no_grad()
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
+    """The accuracy on images brought to [0, 1], with its 95 % interval."""
+    found = accuracy_of(in_batches(lambda part: network(part).argmax(1), images.clamp(0, 1)) == labels)
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def attacked(network: nn.Module, images: Tensor, labels: Tensor, budget: float) -> Tensor:
+    """FGSM on the network alone, at an L2-dissimilarity."""
+    parts = zip(images.split(BATCH), labels.split(BATCH), strict=True)
+    return torch.cat([attacks.fgsm(network, x, y, budget=Dissimilarity(budget)).images for x, y in parts])
+
+
+def opened(
+    folder: Path, data: str, root: Path, count: int
+) -> tuple[nn.Module, SparseTransformationLayer, Tensor, Tensor]:
+    """The vanilla classifier and the universal layer of a run of the tables; test images and their labels."""
+    found = image_set_named(data, root, replace(PRESETS["small"], test=count))
+    network = load_classifier(folder / "networks" / "vanilla.safetensors").eval()
+    layer = SparseTransformationLayer.load(folder / "learned" / "universal-layer.safetensors")
+    return network, layer, found.test_images, found.test_labels
+
+
 def moved(clean: Tensor, other: Tensor, images: Tensor) -> float:
     """The mean of ||other - clean|| / ||x||: how much of the attack is in a band."""
     lengths = (other - clean).flatten(1).norm(dim=1) / images.flatten(1).norm(dim=1)
@@ -46,11 +69,8 @@ def moved(clean: Tensor, other: Tensor, images: Tensor) -> float:
 def bands(network: nn.Module, layer: SparseTransformationLayer, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """The accuracies with either band attacked, before the layer and behind it, and what is left of the attack."""
 
-    def accuracy(made: Tensor) -> dict[str, float]:
-        with torch.no_grad():
-            right = in_batches(lambda part: network(part).argmax(1), made.clamp(0, 1)) == labels
-        found = accuracy_of(right)
-        return {"value": found.value, "low": found.low, "high": found.high}
+    def judged(made: Tensor) -> dict[str, float]:
+        return accuracy(network, made, labels)
 
     def low_of(images: Tensor) -> Tensor:
         return in_batches(lambda part: split_bands(part, layer.split)[0], images)
@@ -66,28 +86,27 @@ def bands(network: nn.Module, layer: SparseTransformationLayer, images: Tensor, 
     high = images - low
     codes_of_clean = {sparsity: coded(high, sparsity) for sparsity in LAMBDAS}
     found: dict[str, Any] = {
-        "clean": accuracy(images),
-        "clean, behind the layer": {f"{s:g}": accuracy(low + codes) for s, codes in codes_of_clean.items()},
+        "clean": judged(images),
+        "clean, behind the layer": {f"{s:g}": judged(low + codes) for s, codes in codes_of_clean.items()},
         "attacks": {},
     }
     for budget in BUDGETS:
-        parts = zip(images.split(BATCH), labels.split(BATCH), strict=True)
-        attacked = torch.cat([attacks.fgsm(network, x, y, budget=Dissimilarity(budget)).images for x, y in parts])
-        low_attacked = low_of(attacked)
-        high_attacked = attacked - low_attacked
+        made = attacked(network, images, labels, budget)
+        low_attacked = low_of(made)
+        high_attacked = made - low_attacked
         behind = {}
         for sparsity, codes in codes_of_clean.items():
             codes_attacked = coded(high_attacked, sparsity)
             behind[f"{sparsity:g}"] = {
-                "both": accuracy(low_attacked + codes_attacked),
-                "low": accuracy(low_attacked + codes),
-                "high": accuracy(low + codes_attacked),
+                "both": judged(low_attacked + codes_attacked),
+                "low": judged(low_attacked + codes),
+                "high": judged(low + codes_attacked),
                 "moved, high": moved(codes, codes_attacked, images),
             }
         found["attacks"][f"fgsm-{budget:g}"] = {
-            "both": accuracy(attacked),
-            "low": accuracy(low_attacked + high),
-            "high": accuracy(low + high_attacked),
+            "both": judged(made),
+            "low": judged(low_attacked + high),
+            "high": judged(low + high_attacked),
             "moved, low": moved(low, low_attacked, images),
             "moved, high": moved(high, high_attacked, images),
             "behind the layer": behind,
@@ -107,15 +126,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    settings = replace(PRESETS["small"], test=given.images)
-    data = image_set_named(given.data, given.root, settings)
-    network = load_classifier(given.folder / "networks" / "vanilla.safetensors").eval()
-    layer = SparseTransformationLayer.load(given.folder / "learned" / "universal-layer.safetensors")
-    found = bands(network, layer, data.test_images, data.test_labels)
-    size = list(data.test_images.shape[1:])
-    write_json(
-        given.out, {"data": given.data, "images": len(data.test_labels), "size": size, "machine": machine()} | found
-    )
+    network, layer, images, labels = opened(given.folder, given.data, given.root, given.images)
+    found = bands(network, layer, images, labels)
+    size = list(images.shape[1:])
+    write_json(given.out, {"data": given.data, "images": len(labels), "size": size, "machine": machine()} | found)
 
 
 if __name__ == "__main__":

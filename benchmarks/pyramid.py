@@ -10,7 +10,6 @@ at every frequency is weaker on a coarser grid, and an image's contrast is not, 
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from quasinat import Dissimilarity, SparseTransformationLayer, attacks
-from quasinat.evaluation import accuracy_of
-from quasinat.experiments.table_images import image_set_named
-from quasinat.experiments.table_settings import PRESETS
+from bands import BATCH, accuracy, attacked, opened
+from quasinat import SparseTransformationLayer
 from quasinat.files import write_json
-from quasinat.networks import load_classifier
 from quasinat.sparse_coding import SparseCodingProblem, solve
 from quasinat.strata import split_bands
 
@@ -37,7 +33,6 @@ LEVELS = (
     (4, (0.2, 0.1)),
     (1, (0.4,)),
 )
-BATCH = 20
 
 
 def pyramid(layer: SparseTransformationLayer, images: Tensor, factor: int, sparsities: Sequence[float]) -> Tensor:
@@ -52,21 +47,10 @@ def pyramid(layer: SparseTransformationLayer, images: Tensor, factor: int, spars
     return low + coded
 
 
-@torch.no_grad()
-def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """With its 95 % interval."""
-    right = torch.cat([network(part).argmax(1) for part in images.clamp(0, 1).split(BATCH)]) == labels
-    found = accuracy_of(right)
-    return {"value": found.value, "low": found.low, "high": found.high}
-
-
 def measured(network: nn.Module, layer: SparseTransformationLayer, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """The accuracies on the images as they are and behind each pyramid, clean and under FGSM on the network alone."""
     seen = {"clean": images}
-    for budget in BUDGETS:
-        parts = zip(images.split(BATCH), labels.split(BATCH), strict=True)
-        made = [attacks.fgsm(network, x, y, budget=Dissimilarity(budget)).images for x, y in parts]
-        seen[f"fgsm-{budget:g}"] = torch.cat(made)
+    seen |= {f"fgsm-{budget:g}": attacked(network, images, labels, budget) for budget in BUDGETS}
     rows: list[dict[str, Any]] = [
         {"factor": 1, "lambda": [], "accuracy": {name: accuracy(network, made, labels) for name, made in seen.items()}}
     ]
@@ -91,10 +75,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    data = image_set_named("imagenet", given.root, replace(PRESETS["small"], test=given.images))
-    network = load_classifier(given.folder / "networks" / "vanilla.safetensors").eval()
-    layer = SparseTransformationLayer.load(given.folder / "learned" / "universal-layer.safetensors")
-    write_json(given.out, {"machine": machine()} | measured(network, layer, data.test_images, data.test_labels))
+    network, layer, images, labels = opened(given.folder, "imagenet", given.root, given.images)
+    write_json(given.out, {"machine": machine()} | measured(network, layer, images, labels))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ def test_with_one_level_it_is_the_layer() -> None:
 
 def test_a_coarser_level_takes_a_weak_pattern_out_of_the_low_band_and_leaves_the_brightness() -> None:
     made, layer = page_module("pyramid"), universal(3)
-    wave = 0.02 * torch.sin(
-        torch.arange(64) * 2 * torch.pi / 32
-    )  # mostly below the split, weaker than lambda on any grid
+    # Mostly below the split, and weaker than lambda on any grid.
+    wave = 0.02 * torch.sin(torch.arange(64) * 2 * torch.pi / 32)
     images = 0.5 + wave.expand(1, 3, 64, 64)
     swing = [(made.pyramid(layer, images, 2, (0.2,) * levels).std() / images.std()).item() for levels in (1, 2, 3)]
     assert swing[0] > 0.8

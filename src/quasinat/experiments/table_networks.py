@@ -34,16 +34,10 @@ def _trained(
     return parts.classifier(name, lambda: images, train, epochs=epochs, network=more), None
 
 
-def _control(parts: Parts) -> Guarded:
+def _control(parts: Parts, name: str = "control", epochs: int | None = None) -> Guarded:
     """A second vanilla network: what it withstands of the images made on the first is no defence's merit."""
     images = parts.data.train_images
-    return parts.classifier("control", lambda: images, seed=parts.settings.seed + 1), None
-
-
-def _control_60(parts: Parts) -> Guarded:
-    """The second vanilla network, trained for as long as the longest trained classifier behind a layer (`variants`)."""
-    images = parts.data.train_images
-    return parts.classifier("control-60", lambda: images, epochs=60, seed=parts.settings.seed + 1), None
+    return parts.classifier(name, lambda: images, epochs=epochs, seed=parts.settings.seed + 1), None
 
 
 def _fgsm(parts: Parts) -> Guarded:
@@ -104,7 +98,7 @@ def _lid(parts: Parts) -> Guarded:
 
 NETWORKS: dict[str, Callable[[Parts], Guarded]] = {
     "control": _control,
-    "control-60": _control_60,
+    "control-60": partial(_control, name="control-60", epochs=60),  # as the longest trained one of the variants
     "fgsm": _fgsm,
     "pgd": _pgd,
     "trades": _trades,

@@ -4,7 +4,7 @@ python benchmarks/results_page.py      puts them into the page
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from table import update
 PRESET = "small"
 OTHERS = {"table1 of all images": "table1-medium", "table5 of all images": "table5-medium"}
 ADDED = {"table1": ("table1-small", ("", "-seed-1", "-seed-2")), "table2a": ("table2a-small", ("",))}
-ADDED |= {"table1 of all images": ("table1-medium", ("",))}
+ADDED |= {"table1 of all images": ("table1-medium", ("",)), "longer": ("longer-small", ("",))}
 SEEDED, SEEDS = ("table1", "table5"), ("", "-seed-1", "-seed-2")
 LAYERS, CONTROL = ("stl", "stl-cluster"), "control"
+WITH_CONTROLS = [(layer, other) for layer in LAYERS for other in (CONTROL, f"{layer}-control")]
+LONGER = "training-epochs-60"  # STL (cluster)'s network, as long as the row `control-60`
+PAIRS = {"longer": [(LONGER, "stl-cluster"), ("control-60", CONTROL), (LONGER, "control-60")]}
 EXCERPT = ("none", CONTROL, "stl", "stl-cluster", "stl-control", "stl-cluster-control", "tvm", "quilting")
 NEAR = 0.03  # of the paper's
 
@@ -96,27 +99,31 @@ def over_seeds(results: list[dict[str, Any]], columns: Mapping[str, str]) -> str
     return "\n".join(lines)
 
 
-def added(outcomes: list[Mapping[str, Any]], labels: Mapping[str, str], columns: Mapping[str, str]) -> str:
-    """What each layer's row gets right more than its controls, image by image, in points with the 95 % interval.
+def added(
+    outcomes: list[Mapping[str, Any]],
+    labels: Mapping[str, str],
+    columns: Mapping[str, str],
+    pairs: Sequence[tuple[str, str]] = WITH_CONTROLS,
+) -> str:
+    """What one row gets right more than another, image by image, in points with the 95 % interval.
 
     Args:
         outcomes: arrays of `ROW/COLUMN`, a seed each, which are put together.
         labels: of the rows.
         columns: of the cells, by their headings.
+        pairs: of rows: each layer and its controls, if nothing else is said.
     """
     lines = ["| points | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    for layer in LAYERS:
-        for other in (CONTROL, f"{layer}-control"):
-            said = []
-            for column in columns.values():
-                ours, theirs = (
-                    torch.cat([torch.from_numpy(arrays[f"{key}/{column}"]) for arrays in outcomes])
-                    for key in (layer, other)
-                )
-                found = paired_difference(ours, theirs)
-                points = f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
-                said.append(points.replace("-", "−"))
-            lines.append(f"| {labels[layer]} less *{labels[other]}* | " + " | ".join(said) + " |")
+    for row, other in pairs:
+        said = []
+        for column in columns.values():
+            ours, theirs = (
+                torch.cat([torch.from_numpy(arrays[f"{key}/{column}"]) for arrays in outcomes]) for key in (row, other)
+            )
+            found = paired_difference(ours, theirs)
+            points = f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+            said.append(points.replace("-", "−"))
+        lines.append(f"| {labels[row]} less *{labels[other]}* | " + " | ".join(said) + " |")
     return "\n".join(lines)
 
 
@@ -236,8 +243,9 @@ def sections(root: Path) -> dict[str, str]:
         outcomes = [dict(np.load(path)) for path in paths]
         labels = {row["key"]: row["label"] for row in result["rows"]}
         stated = {column: column for column in result["columns"]}
-        said = (added(outcomes, labels, stated), "Strength-matched:", added(outcomes, labels, matched_columns(result)))
-        parts[f"what the layer adds in {name}"] = "\n\n".join(said)
+        pairs = PAIRS.get(name, WITH_CONTROLS)
+        both = [added(outcomes, labels, columns, pairs) for columns in (stated, matched_columns(result))]
+        parts[f"what the layer adds in {name}"] = "\n\nStrength-matched:\n\n".join(both)
     parts["corruptions"] = corruptions(read(f"corruptions-{PRESET}"))
     found = [json.loads((root / "results" / "bands" / f"{name}.json").read_text()) for name in ("cifar10", "imagenet")]
     parts["bands"] = bands(found)

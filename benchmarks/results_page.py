@@ -24,11 +24,14 @@ PRESET = "small"
 OTHERS = {"table1 of all images": "table1-medium", "table5 of all images": "table5-medium"}
 ADDED = {"table1": ("table1-small", ("", "-seed-1", "-seed-2")), "table2a": ("table2a-small", ("",))}
 ADDED |= {"table1 of all images": ("table1-medium", ("",)), "longer": ("longer-small", ("",))}
+ADDED |= {"table5": ("table5-small", ("", "-seed-1", "-seed-2")), "table6a": ("table6a-small", ("",))}
+ADDED |= {"table5 of all images": ("table5-medium", ("",))}
 SEEDED, SEEDS = ("table1", "table5"), ("", "-seed-1", "-seed-2")
 LAYERS, CONTROL = ("stl", "stl-cluster"), "control"
 WITH_CONTROLS = [(layer, other) for layer in LAYERS for other in (CONTROL, f"{layer}-control")]
 LONGER = "training-epochs-60"  # STL (cluster)'s network, as long as the row `control-60`
 PAIRS = {"longer": [(LONGER, "stl-cluster"), ("control-60", CONTROL), (LONGER, "control-60")]}
+PAIRS |= {name: [(layer, CONTROL) for layer in LAYERS] for name in ("table5", "table5 of all images", "table6a")}
 EXCERPT = ("none", CONTROL, "stl", "stl-cluster", "stl-control", "stl-cluster-control", "tvm", "quilting")
 NEAR = 0.03  # of the paper's
 

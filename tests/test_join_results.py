@@ -81,3 +81,44 @@ def test_a_column_whose_attack_differs_is_left_as_it_is(join: ModuleType, whole:
     with np.load(tmp_path / "one" / f"{NAME}.npz") as file:
         assert f"stl/{column}" not in file
         assert file[f"none/{column}"].tolist() == outcomes[f"none/{column}"].tolist()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"dissimilarity": 0.0790}, {"digest": "b" * 64}], ids=["another strength", "other images"]
+)
+def test_equal_outcomes_of_attacks_that_differ_are_no_reason_to_join(
+    join: ModuleType, whole: Any, changed: dict[str, Any]
+) -> None:
+    """As where the undefended network gets nothing right under either."""
+    column, (result, outcomes) = "fgsm-0.08", whole
+    strengths = {name: {"digest": "a" * 64} | used for name, used in result["strengths"].items()}
+    strengths[column] |= changed
+    ours = result | {"strengths": {name: {"digest": "a" * 64} | used for name, used in result["strengths"].items()}}
+    apart = join.attacked_apart(ours, result | {"strengths": strengths})
+    assert apart == {column}
+    assert column not in join.shared_columns(outcomes, outcomes, apart)
+    assert join.attacked_apart(result, ours) == set()  # an older file has no digests
+
+
+def test_the_control_of_a_table_without_retraining_is_its_sisters(join: ModuleType, whole: Any, tmp_path: Path) -> None:
+    for name in ("table1-small", "table5-small"):
+        for kind in (".json", ".npz"):
+            (tmp_path / f"{name}{kind}").write_bytes((TABLES / f"{name}{kind}").read_bytes())
+    path = tmp_path / "table5-small.json"
+    before: Any = read_json(path)
+    before["rows"] = [row for row in before["rows"] if row["key"] != "control"]
+    before["strengths"]["bim-0.03"]["dissimilarity"] *= 1.1  # as if that attack had been another
+    write_json(path, before)
+    join.add_controls(tmp_path)
+    made: Any = read_json(path)
+    rows, first = ({row["key"]: row for row in result["rows"]} for result in (made, whole[0]))
+    assert [row["key"] for row in made["rows"] if row["key"] != "control"] == [row["key"] for row in before["rows"]]
+    assert list(rows).index("control") == sum(row["in_paper"] for row in before["rows"])
+    control = rows["control"]["cells"]
+    assert control.keys() == rows["none"]["cells"].keys()
+    assert {name for name, cell in control.items() if cell["status"] == "not run"} == {"bim-0.03"}
+    assert all(cell == first["control"]["cells"][name] for name, cell in control.items() if name != "bim-0.03")
+    with np.load(path.with_suffix(".npz")) as file:
+        assert file["control/clean"].tolist() == whole[1]["control/clean"].tolist()
+    join.add_controls(tmp_path)  # once is enough
+    assert read_json(path) == made

@@ -28,7 +28,8 @@ def run(
         str, typer.Option(help="smoke (minutes a row), small (hours), medium (days), or full: on a GPU.")
     ] = "small",
     only: Annotated[
-        str | None, typer.Option(metavar="ROW[/COLUMN]", help="These cells only; * matches any text.")
+        str | None,
+        typer.Option(metavar="ROW[/COLUMN]", help="These cells only, as stl/bim or stl/bim-0.03; * matches any text."),
     ] = None,
     engine: Annotated[
         str, typer.Option(help="Of --workers: local, or ray (the extra of that name), whose nodes all see the folders.")
@@ -56,9 +57,10 @@ def run(
 
     from quasinat.cli.evaluate import share
     from quasinat.cli.project import worker_range
-    from quasinat.errors import UsageError
+    from quasinat.errors import QuasinatError, UsageError
+    from quasinat.experiments.table_checks import check_table
     from quasinat.experiments.table_engines import Grid, fill_tables
-    from quasinat.experiments.table_places import content_hash, is_done, places
+    from quasinat.experiments.table_places import content_hash, is_done, places, share_of
     from quasinat.experiments.table_run import run_tables
     from quasinat.experiments.table_settings import table_settings
     from quasinat.experiments.table_spec import table_named, table_names
@@ -67,12 +69,15 @@ def run(
 
     names = table_names() if tables == ["all"] else tables
     specified = [table_named(name) for name in names]
+    for table in specified:
+        check_table(table)
     settings = table_settings(preset)
     label = preset
     if seed:
         settings, label = replace(settings, seed=seed), f"{preset}-seed-{seed}"
+    own = share(shard)
     if dry_run:
-        for place in places(specified, only):
+        for place in share_of(places(specified, only), own):
             state = "done" if is_done(place, label, settings, out) else "to do"
             print(f"{place.table.name}  {place.row.key}/{place.column}  {content_hash(place, settings)[:12]}  {state}")
         return
@@ -92,7 +97,7 @@ def run(
             root,
             out,
             only=only,
-            shard=share(shard),
+            shard=own,
             device=device,
             weights=weights,
             overwrite=overwrite,
@@ -104,6 +109,16 @@ def run(
         print(json.dumps(results))
     else:
         print("\n".join(table_markdown(result) for result in results.values()))
+    failed = [
+        f"{name} {row['key']}/{column}: {cell['reason']}"
+        for name, result in results.items()
+        for row in result["rows"]
+        for column, cell in row["cells"].items()
+        if cell["status"] == "failed"
+    ]
+    if failed:
+        first = f"{len(failed)} of the cells failed, the first of them {failed[0]}"
+        raise QuasinatError(first, "mend that; the same command tries them again")
 
 
 run.__doc__ = f"{run.__doc__}\n\n{EXAMPLE}"

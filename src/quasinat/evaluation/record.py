@@ -8,13 +8,15 @@ from pathlib import Path
 
 import torch
 
+SOURCES = ("*.py", "*.cpp", "*.toml")
+
 
 @cache
 def code_fingerprint() -> str:
-    """A SHA-256 over the package's own source files: two runs of it agree only if the code was the same."""
+    """A SHA-256 over the package's own source files, the tables' too: two runs agree only if all were the same."""
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parents[1]
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.cpp")]):
+    for path in sorted(path for kind in SOURCES for path in root.rglob(kind)):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

@@ -1,5 +1,6 @@
 """The columns of the tables: an attack by the name of its column, and the adversarial images of a set."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -28,6 +29,24 @@ KNOWN = ("fgsm", "bim", "deepfool", "cw", "universal", "pgd-linf")
 LEARNT_ON = 500  # training images of a universal perturbation
 
 
+def attack_and_size(column: str) -> tuple[str, float]:
+    """A column's attack, one of `KNOWN`, and its number: of `fgsm-0.08` and of `fgsm-mean-0.08` ("fgsm", 0.08).
+
+    Raises:
+        UsageError: there is no such attack, or its size is no number above 0.
+    """
+    name, _, size = (per_image(column) if is_mean(column) else column).rpartition("-")
+    if name not in KNOWN:
+        raise UsageError(f"there is no column {column!r}", did_you_mean(column, [CLEAN, *(f"{n}-0.08" for n in KNOWN)]))
+    try:
+        radius = float(size)
+    except ValueError:
+        radius = math.nan
+    if not 0 < radius < math.inf:
+        raise UsageError(f"the column {column!r} has no size", "write it as fgsm-0.08")
+    return name, radius
+
+
 def column_attack(
     column: str, settings: TableSettings, learn_on: Callable[[], tuple[nn.Module, Images, Labels]]
 ) -> partial[AttackResult]:
@@ -42,18 +61,9 @@ def column_attack(
         learn_on: the model and training images that a universal perturbation is learnt on; asked only for that.
 
     Raises:
-        UsageError: there is no such attack, or its size is no number.
+        UsageError: see `attack_and_size`.
     """
-    stated = column
-    if is_mean(column):
-        column = per_image(column)
-    name, _, size = column.rpartition("-")
-    if name not in KNOWN:
-        raise UsageError(f"there is no column {stated!r}", did_you_mean(stated, [CLEAN, *(f"{n}-0.08" for n in KNOWN)]))
-    try:
-        radius = float(size)
-    except ValueError:
-        raise UsageError(f"the column {stated!r} has no size", "write it as fgsm-0.08") from None
+    name, radius = attack_and_size(column)
     if name == "pgd-linf":
         return partial(pgd, budget=Linf(radius), steps=settings.white_box_steps, seed=settings.seed)
     held = Dissimilarity(radius)

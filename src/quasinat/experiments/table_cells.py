@@ -22,7 +22,6 @@ from quasinat.networks import Thermometer, with_backward
 from quasinat.sparse_coding import Identity
 
 ATTACKED_VOTES = 20  # of a region, in each draw that an attack on it sees
-UNTRAINED = ("sap", "region", "lid")  # networks that are the vanilla classifier with something around it
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,19 +43,17 @@ def cell(parts: Parts, row: Row, column: str, threat: str) -> Cell:
     """The outcome of each test image.
 
     Raises:
-        UsageError: a row that has no meaning under the threat, such as a network of its own behind "vanilla".
+        UsageError: a row that has no meaning under the threat: a retrained network where none is.
     """
     if threat == "white-box":
         return _white_box(parts, row, column)
     images, labels = parts.adversarial(column), parts.labels()
     if row.network is not None:
-        if threat == "vanilla" and row.key not in UNTRAINED:
-            raise UsageError(f"{row.label} is a network of its own", "see the table of retrained classifiers")
         model, detector = NETWORKS[row.network](parts)
         return judged(model, detector, images, parts, clean=column == CLEAN)
     if row.control_of is not None:
         if threat == "vanilla":
-            raise UsageError(f"{row.label} is a network of its own", "see the table of retrained classifiers")
+            raise UsageError(f"{row.label} is a retrained network", "see the table of retrained classifiers")
         return Cell(*answers(parts.retrained(known_rows()[row.control_of]), images, labels, parts.device))
     if row.defence is None:
         return Cell(*answers(parts.vanilla(), images, labels, parts.device))

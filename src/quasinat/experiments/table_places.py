@@ -13,6 +13,8 @@ from quasinat.experiments.table_settings import TableSettings
 from quasinat.experiments.table_spec import Row, Table
 from quasinat.files import read_json
 
+GRAY_BOX = "gray-box"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -24,16 +26,22 @@ class Place:
 
     @property
     def name(self) -> str:
-        """Two tables of one threat share a cell of one name."""
-        return f"cell-{self.table.threat}-{self.row.key}-{self.column}"
+        """Two tables share a cell of one name: of one threat, or of any gray-box one if the row transforms nothing."""
+        return f"cell-{self.table.threat if self.depends_on_threat else GRAY_BOX}-{self.row.key}-{self.column}"
+
+    @property
+    def depends_on_threat(self) -> bool:
+        """Whether it matters if there is a retrained classifier behind a transformation, or the attack sees the row."""
+        transforms = self.row.defence is not None or self.row.control_of is not None
+        return transforms or self.table.threat == "white-box"
 
 
 def places(tables: Sequence[Table], only: str | None = None) -> list[Place]:
     """The cells of some tables, row by row.
 
     Args:
-        only: a row and a column as `stl-cluster/bim-0.03`, either of them a pattern as `*` or `fgsm-*`; a row alone
-            means all its columns.
+        only: a row and a column as `stl-cluster/bim-0.03`, either of them a pattern as `*` or `fgsm-*`; an attack's
+            name alone means all its columns, as `stl-cluster/bim`, and a row alone all of them.
 
     Raises:
         UsageError: no cell is meant.
@@ -45,12 +53,21 @@ def places(tables: Sequence[Table], only: str | None = None) -> list[Place]:
     kept = [
         place
         for place in every
-        if fnmatchcase(place.row.key, wanted_row) and fnmatchcase(place.column, wanted_column or "*")
+        if fnmatchcase(place.row.key, wanted_row) and _is_meant(place.column, wanted_column or "*")
     ]
     if not kept:
-        known = sorted({f"{place.row.key}/{place.column}" for place in every})
-        raise UsageError(f"--only {only} means no cell", did_you_mean(only, known))
+        meant = [place for place in every if fnmatchcase(place.row.key, wanted_row)]
+        keys = list(dict.fromkeys(place.row.key for place in every))
+        columns = list(dict.fromkeys(place.column for place in every))
+        remedy = did_you_mean(wanted_column, columns) if meant else did_you_mean(wanted_row, keys)
+        raise UsageError(f"--only {only} means no cell", f"of the {'columns' if meant else 'rows'}, {remedy}")
     return kept
+
+
+def _is_meant(column: str, wanted: str) -> bool:
+    """Whether a column is of a pattern, or of the attack that it names without a size, at any strength."""
+    stated = column.partition("@")[0]
+    return fnmatchcase(column, wanted) or stated.rpartition("-")[0] == wanted
 
 
 def share_of(every: list[Place], shard: tuple[int, int] | None) -> list[Place]:
@@ -66,7 +83,8 @@ def share_of(every: list[Place], shard: tuple[int, int] | None) -> list[Place]:
 def content_hash(place: Place, settings: TableSettings) -> str:
     """Of what decides a cell, but images and weights: row, column, threat, image set's name, settings and code."""
     table = place.table
-    parts = [table.data, table.threat, asdict(place.row), place.column, settings.as_json(), code_fingerprint()]
+    threat = table.threat if place.depends_on_threat else GRAY_BOX
+    parts = [table.data, threat, asdict(place.row), place.column, settings.as_json(), code_fingerprint()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,12 +1,14 @@
 """A run of tables: every cell once, resumable, a failure recorded and not the end; a result file for each table."""
 
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from quasinat.artefact import file_digest
-from quasinat.errors import QuasinatError, UsageError
+from quasinat.errors import LONGEST, InputError, QuasinatError, UsageError, one_line
 from quasinat.evaluation import accuracy_of, calibration, code_fingerprint, provenance
 from quasinat.experiments.columns import CLEAN
 from quasinat.experiments.devices import device_named
@@ -21,6 +23,7 @@ from quasinat.experiments.table_settings import TableSettings
 from quasinat.experiments.table_spec import Table
 from quasinat.experiments.workspace import Step, Workspace
 from quasinat.files import write_json, write_npz
+from quasinat.training.checkpoint import digest
 
 SCHEMA = 1
 
@@ -173,8 +176,8 @@ def _value(parts: Parts, place: Place, wanted: set[str]) -> dict[str, Any]:
 
     try:
         tensors, values = parts.workspace.step(place.name, compute)
-    except QuasinatError as error:
-        return {"status": "failed", "reason": str(error)}
+    except Exception as error:  # of whatever kind: a night's other cells do not depend on this one
+        return {"status": "failed", "reason": _reason(error)}
     if "none" in values:
         return {"status": "none", "reason": values["none"]}
     return {
@@ -182,6 +185,14 @@ def _value(parts: Parts, place: Place, wanted: set[str]) -> dict[str, Any]:
         **_described(Cell(tensors["right"], tensors["confidence"], tensors.get("flagged"))),
         **values,
     }
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong; of an error that is not ours, such as an exhausted memory, its kind and where it came up too."""
+    if isinstance(error, QuasinatError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return one_line(f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})")[:LONGEST]
 
 
 def _described(made: Cell) -> dict[str, Any]:
@@ -192,17 +203,17 @@ def _described(made: Cell) -> dict[str, Any]:
 
 
 def _strengths(table: Table, parts: Parts) -> dict[str, Any]:
-    """What each column's attack on the vanilla classifier really used; of the gray-box tables."""
+    """What each column's attack on the vanilla classifier really used, and its images' digest; of gray-box tables."""
     if table.threat == "white-box":
         return {}
-    clean = parts.data.test_images
-    made = [
-        column
-        for column in table.all_columns
-        if column != CLEAN and (parts.workspace.steps / f"{column}-on-vanilla.safetensors").is_file()
-    ]
-    used: dict[str, Any] = {column: strength(parts.adversarial(column), clean) for column in made}
-    for stated, column in table.matched.items():
-        if column in made:
-            used[column] |= parts.matched(stated, float(column.partition("@")[2]))[1]
+    stated = {column: name for name, column in table.matched.items()}
+    used = {}
+    for column in table.all_columns:
+        if column == CLEAN or not (parts.workspace.steps / f"{column}-on-vanilla.safetensors").is_file():
+            continue
+        with suppress(InputError):  # a damaged step, whose cells have failed
+            images = parts.adversarial(column)
+            used[column] = strength(images, parts.data.test_images) | {"digest": digest(images)}
+            if column in stated:
+                used[column] |= parts.matched(stated[column], float(column.partition("@")[2]))[1]
     return used

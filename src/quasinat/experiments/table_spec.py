@@ -146,6 +146,8 @@ def _table(name: str) -> Table:
         raise InputError(
             f"{name} has an unknown threat {values['threat']!r}", did_you_mean(values["threat"], [*THREATS])
         )
+    if not isinstance(values["columns"], list) or not all(isinstance(column, str) for column in values["columns"]):
+        raise InputError(f"the columns of {name} are no list of names", 'write them as ["clean", "fgsm-0.08"]')
     chosen: dict[str, Any] = {part: tuple(rows[key] for key in values[part]) for part in ("rows", "more")}
     chosen["sweeps"] = tuple(_sweep(name, axis, given) for axis, given in values["sweeps"].items())
     return Table(name, **values | chosen | {"columns": tuple(values["columns"])})

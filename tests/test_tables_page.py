@@ -11,7 +11,11 @@ from quasinat.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {"table3", "table7"}  # tables that want a file of weights, which this page's commands do without
-LATER = {"stl-control", "stl-cluster-control"}  # rows that the tables have gained since these runs
+LATER = {  # rows that the tables have gained since these runs
+    "retrained": {"stl-control", "stl-cluster-control"},
+    "white-box": {"stl-control", "stl-cluster-control"},
+    "vanilla": {"control"},
+}
 PAGE = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
 
 
@@ -37,7 +41,8 @@ def test_an_older_page_would_be_noticed(tables: ModuleType) -> None:
 @pytest.mark.parametrize("name", sorted({name for name in table_names() if name.startswith("table")} - ELSEWHERE))
 def test_a_result_file_has_every_row_and_what_the_paper_prints(name: str, tables: ModuleType) -> None:
     result, table = read_json(ROOT / "results" / "tables" / f"{name}-{tables.PRESET}.json"), table_named(name)
-    assert [row["key"] for row in result["rows"]] == [row.key for row in table.all_rows if row.key not in LATER]
+    gained = LATER[table.threat]
+    assert [row["key"] for row in result["rows"]] == [row.key for row in table.all_rows if row.key not in gained]
     assert tuple(result["columns"]) == table.columns
     for row in result["rows"]:
         assert row["paper"] == dict(table.paper.get(row["key"], {}))

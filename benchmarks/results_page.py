@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from quasinat.evaluation import paired_difference
-from quasinat.experiments.table_spec import table_names
+from quasinat.experiments.table_spec import known_rows, table_names
 from quasinat.files import write_text
 from quasinat.report.figures import standalone
 from quasinat.report.results_page import figures_of
@@ -43,11 +43,11 @@ def finding(result: dict[str, Any], key: str, columns: Mapping[str, str], streng
     """
     rows = {row["key"]: row for row in result["rows"] if row["cells"][next(iter(columns.values()))]["status"] == "done"}
     label, cells = rows[key]["label"], rows[key]["cells"]
-    others = [
-        row["cells"]
+    others = {
+        name: row["cells"]
         for name, row in rows.items()
         if name not in LAYERS and not any("flagged" in c for c in row["cells"].values())
-    ]
+    }
     said = []
     if CONTROL in rows:
         control = rows[CONTROL]["cells"]
@@ -55,15 +55,42 @@ def finding(result: dict[str, Any], key: str, columns: Mapping[str, str], streng
         below = sum(cells[column]["high"] < control[column]["low"] for column in columns.values())
         said.append(f"above a second undefended network in {above} and below it in {below}")
     first = sum(
-        all(cells[column]["value"] >= other[column]["value"] for other in others if other[column]["status"] == "done")
+        all(
+            cells[column]["value"] >= other[column]["value"]
+            for other in others.values()
+            if other[column]["status"] == "done"
+        )
         for column in columns.values()
     )
-    said.append(f"ahead of every row that is no layer in {first}")
+    said.append(f"{compared(list(others))} in {first}")
     printed = rows[key]["paper"]
     if printed:
         near = sum(cells[column]["value"] >= printed[stated] - NEAR for stated, column in columns.items())
         said.append(f"within 3 points of the paper's or better in {near}")
     return f"{label}, {strength}, of {len(columns)} attacks: {', '.join(said)}."
+
+
+def compared(others: Sequence[str]) -> str:
+    """What a layer's row is ahead of: how many rows were run beside it, and whether a defence was among them.
+
+    Args:
+        others: the keys of the rows that it is compared with.
+    """
+    defences = sum(defends(name) for name in others)
+    if defences == len(others):
+        return f"ahead of each of the {len(others)} other rows that were run"
+    bare = len(others) - defences
+    undefended = "the one row without a defence" if bare == 1 else f"each of the {bare} rows without a defence"
+    if not defences:
+        return f"ahead of {undefended} (no other defence was run)"
+    kinds = "a defence" if defences == 1 else "defences"
+    return f"ahead of each of the {len(others)} other rows that were run ({defences} of them {kinds})"
+
+
+def defends(key: str) -> bool:
+    """Whether a row is a defence, and neither undefended nor a control; what is no table's row is taken for one."""
+    row = known_rows().get(key)
+    return row is None or row.defence is not None or (row.network is not None and not key.startswith(CONTROL))
 
 
 def findings(result: dict[str, Any]) -> str:
@@ -131,16 +158,22 @@ def added(
 
 
 def corruptions(result: dict[str, Any]) -> str:
-    """Each corruption's mean accuracy over the five severities, the lowest, and the clean calibration, in per cent."""
+    """Each corruption's mean accuracy over the five severities, the lowest, and the clean calibration, in per cent.
+
+    Below the table are named the rows that it lacks: those not run, and those that some corruption is missing of.
+    """
     kinds = list(dict.fromkeys(column.rpartition("-")[0] for column in result["columns"] if column != "clean"))
     columns = {kind: [column for column in result["columns"] if column.rpartition("-")[0] == kind] for kind in kinds}
     lines = [
         "| defence | clean | " + " | ".join(kinds) + " | calibration error, clean |",
         "|---|" + "---|" * (len(kinds) + 2),
     ]
+    lacking: dict[str, list[str]] = {"Not run yet": [], "Not run whole": []}
     for row in result["rows"]:
         cells = row["cells"]
         if any(cell["status"] != "done" for cell in cells.values()):
+            begun = any(cell["status"] != "not run" for cell in cells.values())
+            lacking["Not run whole" if begun else "Not run yet"].append(row["label"])
             continue
         said = []
         for names in columns.values():
@@ -148,7 +181,8 @@ def corruptions(result: dict[str, Any]) -> str:
             said.append(f"{sum(values) / len(values):.1f} ({min(values):.1f})")
         clean, error = cells["clean"], 100 * cells["clean"]["calibration_error"]
         lines.append(f"| {row['label']} | {cell_text(clean, None)} | " + " | ".join(said) + f" | {error:.1f} |")
-    return "\n".join(lines)
+    absent = " ".join(f"{how}: {', '.join(labels)}." for how, labels in lacking.items() if labels)
+    return "\n".join([*lines, "", absent] if absent else lines)
 
 
 def bands(results: list[dict[str, Any]]) -> str:

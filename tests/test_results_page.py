@@ -111,9 +111,19 @@ def test_a_sentence_counts_columns(results: ModuleType) -> None:
     rows[4]["cells"]["a"]["flagged"] = 0.3
     columns = {letter: letter for letter in "abc"}
     assert results.finding({"rows": rows}, "stl", columns, "as made") == (
-        "STL, as made, of 3 attacks: above a second undefended network in 1 and below it in 1, ahead of every row that "
-        "is no layer in 2, within 3 points of the paper's or better in 2."
+        "STL, as made, of 3 attacks: above a second undefended network in 1 and below it in 1, ahead of each of the 3 "
+        "other rows that were run (1 of them a defence) in 2, within 3 points of the paper's or better in 2."
     )
+
+
+def test_a_sentence_says_what_a_layer_was_compared_with(results: ModuleType) -> None:
+    bare = ["none", "control", "control-60", "stl-control", "stl-cluster-control"]
+    assert results.compared(bare) == "ahead of each of the 5 rows without a defence (no other defence was run)"
+    assert results.compared(["none"]) == "ahead of the one row without a defence (no other defence was run)"
+    assert results.compared(["tvm", "pgd-training"]) == "ahead of each of the 2 other rows that were run"
+    assert results.compared([*bare, "tvm"]).endswith("each of the 6 other rows that were run (1 of them a defence)")
+    found = results.findings(read_json(ROOT / "results" / "tables" / "table5-medium.json"))
+    assert found.count("without a defence (no other defence was run) in") == found.count("\n") + 1
 
 
 def test_the_mean_over_seeds_has_its_range_and_rows_that_a_seed_lacks_are_left_out(results: ModuleType) -> None:
@@ -125,7 +135,7 @@ def test_the_mean_over_seeds_has_its_range_and_rows_that_a_seed_lacks_are_left_o
     assert text == "| defence | a |\n|---|---|\n| row 0 | 55.0 (50.0 to 60.0) |"
 
 
-def test_a_corruption_is_the_mean_over_its_severities_and_unfinished_rows_are_left_out(results: ModuleType) -> None:
+def test_a_corruption_is_the_mean_over_its_severities_and_unfinished_rows_are_named(results: ModuleType) -> None:
     columns = ["clean", *(f"jpeg-{severity}" for severity in range(1, 6))]
 
     def row(label: str, *values: float) -> dict[str, Any]:
@@ -136,11 +146,15 @@ def test_a_corruption_is_the_mean_over_its_severities_and_unfinished_rows_are_le
         cells["clean"]["calibration_error"] = 0.042
         return {"label": label, "cells": cells}
 
-    rows = [row("one", 0.7, 0.6, 0.5, 0.4, 0.3, 0.2), row("two", 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)]
+    rows = [row(label, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2) for label in ("one", "two", "three", "four")]
     rows[1]["cells"]["jpeg-5"] = {"status": "not run"}
+    for each in rows[2:]:
+        each["cells"] = {column: {"status": "not run"} for column in columns}
     text = results.corruptions({"columns": columns, "rows": rows})
     assert text.splitlines() == [
         "| defence | clean | jpeg | calibration error, clean |",
         "|---|---|---|---|",
         "| one | 70.0 ± 1.0 | 40.0 (20.0) | 4.2 |",
+        "",
+        "Not run yet: three, four. Not run whole: two.",
     ]

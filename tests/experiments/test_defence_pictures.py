@@ -18,6 +18,7 @@ from quasinat.experiments.table_run import open_parts
 from quasinat.experiments.table_settings import PRESETS
 from quasinat.experiments.table_spec import Row, Table, table_named
 from quasinat.report.defence_sheet import defence_sheet, described
+from report.test_sheets import check_clean
 
 TINY = replace(PRESETS["smoke"], train=50, test=10, epochs=1)
 FEW = ("none", "jpeg", "resize-pad", "crops", "sap")
@@ -103,6 +104,17 @@ def test_the_numbers_beside_the_pictures() -> None:
     assert said["labels"] == ["cat", "dog"]
     words = [text.get_text() for text in defence_sheet(pictures, title="T", note="N").figure.texts]
     assert {"T", "N", "cat", "dog", "✗ dog", "✓ dog", "1 of 2 right", "2 of 2 right", "PSNR 20.0 dB"} <= set(words)
+
+
+def test_the_names_of_classes_are_whole_and_over_no_picture() -> None:
+    images = torch.full((3, 3, 8, 8), 0.5)
+    strips = (Strip("Adversarial", images, (2, 0, 1)), Strip("Clean", images, (0, 1, 2)))
+    classes = ("Rhodesian ridgeback", "n02102040", "363")
+    sheet = defence_sheet(DefencePictures(strips, (0, 1, 2), classes, "fgsm-0.08"), title="T")
+    words = [text.get_text() for text in sheet.figure.texts]
+    assert not any("…" in said for said in words)
+    assert {"Rhodesian", "ridgeback", "English", "springer", "class 363", "✗ class 363", "✗ Rhodesian"} <= set(words)
+    check_clean(sheet)
 
 
 def test_the_command_draws_them(

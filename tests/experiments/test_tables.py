@@ -396,7 +396,7 @@ def test_the_variants_move_one_choice_each(root: Path, tmp_path: Path) -> None:
     assert card["provenance"]["autoencoder"]["epochs"] == 2
     parts = open_parts("cifar10", "tiny", TINY, root, tmp_path, device="cpu")
     rough, usual = (parts.transform(row).module for row in (table.sweeps[1].rows[0], known_rows()["stl-cluster"]))
-    assert (rough.solver.tolerance, usual.solver.tolerance) == (0.1, 1e-2)
+    assert (rough.solver.tolerance, usual.solver.tolerance) == (0.1, table.sweeps[1].default.value) == (0.1, 1e-2)
     images = parts.data.test_images
     assert not rough(images).equal(usual(images))
     torch.testing.assert_close(rough(images), usual(images), rtol=0, atol=0.1)
@@ -424,7 +424,7 @@ def test_the_quiltings_differ_in_their_bank_and_in_their_draw(root: Path, tmp_pa
     few, nearest = (sweep.rows[0] for sweep in table.sweeps)
     small, drawn, usual = (parts.transform(row).module for row in (few, nearest, known_rows()["quilting"]))
     assert len(usual.bank) == len(drawn.bank) <= TINY.patches < len(small.bank) <= 1000  # equal patches count once
-    assert [made.neighbours for made in (small, drawn, usual)] == [1, 10, 1]
+    assert [made.neighbours for made in (small, drawn, usual)] == [1, 10, table.sweeps[1].default.value] == [1, 10, 1]
 
 
 def test_what_is_unknown_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,6 +446,25 @@ def test_what_is_unknown_is_refused(root: Path, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(InputError, match="unknown key 'colums'; did you mean 'columns'"):
         table_named("table1")
     table_spec.table_named.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("default", "said"),
+    {
+        '{ row = "K-{filters}", value = "filtres" }': "unknown setting 'filtres'; did you mean 'filters'",
+        '{ row = "k-{filters}", value = 64 }': "unknown row 'k-64'; did you mean 'K-64'",
+        '{ row = "K-64", valeu = 64 }': "unknown key 'valeu'; did you mean 'value'",
+        '{ row = "K-{filtres}", value = 64 }': "figure7.toml is no table",
+        '{ row = "K-64" }': "figure7.toml is no table",
+    }.items(),
+)
+def test_the_default_of_a_sweep_is_checked(default: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(table_spec.__file__).parent / "figures" / "figure7.toml"
+    text = path.read_text(encoding="utf-8").replace('{ row = "K-{filters}", value = "filters" }', default)
+    table_spec.known_rows()  # the package's own
+    monkeypatch.setattr(table_spec, "_read", lambda name: tomllib.loads(text))
+    with pytest.raises(InputError, match=said):
+        table_spec.table_named.__wrapped__("figure7")
 
 
 def test_the_command_fills_a_cell_and_prints_the_table(

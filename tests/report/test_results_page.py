@@ -80,6 +80,23 @@ def test_both_strengths_have_the_same_rows_and_matched_cells_stand_beside_the_pa
     assert "- fgsm-0.08, strength-matched: no attack brings it there" in table_markdown(without)
 
 
+def test_a_row_of_the_papers_that_was_not_run_keeps_its_printed_numbers() -> None:
+    made, empty = result(), {"status": "not run"}
+    cells = dict.fromkeys(["clean", "fgsm-0.08", "fgsm-0.08@0.58"], empty)
+    printed = {"clean": 0.92, "fgsm-0.08": 0.83}
+    made["rows"].append({"key": "pd", "label": "PixelDefend", "in_paper": True, "cells": cells, "paper": printed})
+    made["rows"].append({"key": "tvm", "label": "TVM", "in_paper": False, "cells": cells, "paper": {}})
+    stated, matched = blocks_of(made)
+    assert stated.rows[-1] == ("PixelDefend", True, ("not run (92)", "not run (83)"))
+    assert [row[0] for row in matched.rows] == ["No defence", "STL <&>"]
+    markdown, latex, html = table_markdown(made), table_latex(made), results_html([made])
+    assert markdown.count("| PixelDefend | not run (92) | not run (83) |") == 1
+    assert latex.count(r"PixelDefend & not run (92) & not run (83) \\") == 1
+    assert html.count('<td class="number">not run (83)</td>') == 1
+    for text in (markdown, latex, html):
+        assert "Not run yet: TVM." in text
+
+
 def test_every_cell_is_in_each_of_the_three_forms() -> None:
     made = result()
     markdown, latex, html = table_markdown(made), table_latex(made), results_html([made])
@@ -97,12 +114,36 @@ def test_latex_is_balanced_and_nothing_special_is_left_in_it() -> None:
     text = table_latex(result())
     assert text.count(r"\begin{") == text.count(r"\end{")
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
-    assert not re.findall(r"(?<!\\)[%#_]|[±−×–∞]", text)
+    assert text.startswith("% Needs \\usepackage{booktabs} and \\usepackage{graphicx}.\n")
+    body = text.partition("\n")[2]
+    assert not re.findall(r"(?<!\\)[%#_]|[±−×–∞]|(?<!\$)[<>]|  ", body)
     for line in text.splitlines():
         if line.endswith(r"\\"):
             assert len(re.findall(r"(?<!\\)&", line)) in (1, 2)
-    assert text.count(r"\label{table1-stated}") == text.count(r"\label{table1-matched}") == 1
+    assert re.findall(r"\\label\{(.*)\}", text) == ["table1-smoke-stated", "table1-smoke-matched"]
     assert escaped("50 % of x_1 & y\\z") == r"50 \% of x\_1 \& y\textbackslash{}z"
+
+
+def test_latex_fits_the_line_whatever_the_columns() -> None:
+    names = [f"jpeg-{i}" for i in range(21)]
+    made = result(columns=["clean", *names], matched={})
+    for i, row in enumerate(made["rows"]):
+        row["cells"] = {name: cell(0.5 + i / 10) for name in made["columns"]}
+    text = table_latex(made)
+    assert (
+        text.count(r"\begin{table}") == text.count(r"\resizebox{\linewidth}{!}{%") == text.count(r"\end{tabular}}") == 3
+    )
+    assert re.findall(r"\\begin\{tabular\}\{l(r+)\}", text) == ["r" * 8, "r" * 8, "r" * 6]
+    labels = ["table1-smoke-stated", "table1-smoke-stated-2", "table1-smoke-stated-3"]
+    assert re.findall(r"\\label\{(.*)\}", text) == labels
+    assert "At the stated budgets, part 3 of 3.}" in text
+    assert [text.count(name) for name in ("& jpeg-6 &", "& jpeg-7 &", "& jpeg-15 &")] == [0, 1, 1]
+    assert r"\resizebox" not in table_latex(result())
+    narrow = result()
+    narrow["rows"][1]["label"] = "STL's network, image not transformed"
+    stated, matched = table_latex(narrow).split(r"\begin{table}")[1:]
+    assert r"\resizebox" in stated  # for the name's sake
+    assert r"\resizebox" not in matched
 
 
 def test_the_command_writes_the_pages_of_all_files_below_a_folder(
@@ -135,3 +176,31 @@ def test_no_result_file_and_one_of_another_schema_are_refused(tmp_path: Path) ->
     (tmp_path / "old.json").write_text(json.dumps(result(schema=0)))
     with pytest.raises(InputError, match=r"old\.json has schema 0, this version reads 1; run it again"):
         tables_below(tmp_path)
+
+
+def test_a_damaged_file_is_named_even_beside_whole_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = json.dumps(result())
+    (tmp_path / "whole.json").write_text(whole)
+    for text, said in (
+        (whole[: len(whole) // 2], "is damaged: it is not readable JSON"),
+        ("", "is damaged: it is not readable JSON"),
+        (json.dumps({key: value for key, value in result().items() if key != "rows"}), "is damaged: it lacks 'rows'"),
+        (json.dumps(result("table5", rows=[{}])), "is not as `quasinat run` writes it"),
+    ):
+        (tmp_path / "table5.json").write_text(text)
+        assert cli.run(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+        error = capsys.readouterr().err
+        assert f"{tmp_path / 'table5.json'} {said}" in error
+        assert "run the table again" in error
+        assert not (tmp_path / "out").exists()
+
+
+def test_two_files_of_the_same_table_and_preset_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "table1-smoke.json").write_text(json.dumps(result()))
+    one, other = (tmp_path / folder / "table1-smoke.json" for folder in ("a", "b"))
+    with pytest.raises(InputError) as refused:
+        write_results(tmp_path, tmp_path / "out")
+    assert str(refused.value).startswith(f"{one} and {other} are both table1 at the preset smoke; move one")
+    assert list(write_results(tmp_path / "a", tmp_path / "out"))

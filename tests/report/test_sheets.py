@@ -162,6 +162,14 @@ def test_words_of_any_letters_fit_their_room() -> None:
     assert words(sheet)[0].endswith("…")
 
 
+def test_lines_break_between_words() -> None:
+    sheet = Sheet(200, 60)
+    assert sheet.lines("English springer", room=200) == ["English springer"]
+    assert sheet.lines("English \n springer", room=80) == ["English", "springer"]
+    assert sheet.lines("a hippopotamus", room=20) == ["a", "hippopotamus"]
+    assert sheet.lines("", room=20) == sheet.figure.texts == []
+
+
 # Use
 
 
@@ -342,5 +350,8 @@ def test_three_files_are_written(tmp_path: Path) -> None:
     layer, report = stratified(images), report_of(images)
     write_strata(tmp_path, report, layer, images, samples="random")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["strata.json", "strata.md", "strata.png"]
+    report["data"] |= {"name": "folder", "description": "10 classes of images from the folder imagenet10."}
+    write_strata(tmp_path, report, layer, images)
+    assert "test images of the folder imagenet10; the attacks" in (tmp_path / "strata.md").read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="did you mean 'typical'"):
         write_strata(tmp_path, report, layer, images, samples="typcal")

@@ -9,6 +9,7 @@ from typing import Any
 
 from quasinat.errors import InputError, UsageError, did_you_mean
 from quasinat.experiments.columns import CLEAN
+from quasinat.experiments.table_settings import TableSettings
 
 THREATS = ("retrained", "vanilla", "white-box")
 _FOLDERS = ("tables", "figures")
@@ -39,12 +40,34 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Default:
+    """The row that has an axis at its usual value, which the settings may decide.
+
+    Attributes:
+        row: its key; a name in braces stands for that setting, as in `K-{filters}`.
+        value: the number, or the name of the setting that it is.
+    """
+
+    row: str
+    value: int | float | str
+
+    def among(self, settings: Mapping[str, Any]) -> tuple[int | float, str]:
+        """The value and the row's key under a run's settings, as JSON holds them."""
+        value = settings[self.value] if isinstance(self.value, str) else self.value
+        return value, self.row.format(**settings)
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """A figure's axis: a transformation, or its classifier, at several values of one parameter, a row for each."""
+    """A figure's axis: a transformation, or its classifier, at several values of one parameter, a row for each.
+
+    `default` is the row that has the usual value, which need be none of these.
+    """
 
     axis: str
     values: tuple[int | float, ...]
     rows: tuple[Row, ...]
+    default: Default
 
 
 @dataclass(frozen=True)
@@ -150,12 +173,26 @@ def _table(name: str) -> Table:
         raise InputError(f"the columns of {name} are no list of names", 'write them as ["clean", "fgsm-0.08"]')
     chosen: dict[str, Any] = {part: tuple(rows[key] for key in values[part]) for part in ("rows", "more")}
     chosen["sweeps"] = tuple(_sweep(name, axis, given) for axis, given in values["sweeps"].items())
-    return Table(name, **values | chosen | {"columns": tuple(values["columns"])})
+    table = Table(name, **values | chosen | {"columns": tuple(values["columns"])})
+    _check_defaults(table)
+    return table
+
+
+def _check_defaults(table: Table) -> None:
+    """Each default is a row of the table, under the settings as they are."""
+    settings, keys = TableSettings().as_json(), [row.key for row in table.all_rows]
+    for sweep in table.sweeps:
+        where, wanted = f"the default of the sweep {sweep.axis!r} of {table.name}", sweep.default.value
+        if isinstance(wanted, str) and wanted not in settings:
+            raise InputError(f"{where} is an unknown setting {wanted!r}", did_you_mean(wanted, list(settings)))
+        _, row = sweep.default.among(settings)
+        if row not in keys:
+            raise InputError(f"{where} is an unknown row {row!r}", did_you_mean(row, keys))
 
 
 def _sweep(name: str, axis: str, given: Mapping[str, Any]) -> Sweep:
     """The rows of an axis: `{}` in `defence`, `learns` and `epochs` is the value."""
-    _check_keys(f"the sweep {axis!r} of {name}", given, {"defence", "learns", "epochs", "values"})
+    _check_keys(f"the sweep {axis!r} of {name}", given, {"defence", "learns", "epochs", "values", "default"})
     rows = tuple(
         Row(
             f"{axis.replace(' ', '-')}-{value}",
@@ -166,7 +203,8 @@ def _sweep(name: str, axis: str, given: Mapping[str, Any]) -> Sweep:
         )
         for value in given["values"]
     )
-    return Sweep(axis, tuple(given["values"]), rows)
+    _check_keys(f"the default of the sweep {axis!r} of {name}", given["default"], {"row", "value"})
+    return Sweep(axis, tuple(given["values"]), rows, Default(**given["default"]))
 
 
 def _resources() -> Any:

@@ -19,6 +19,7 @@ from quasinat.experiments.strata_report import BATCH, check_fit, coded_with, hel
 from quasinat.files import write_atomically
 from quasinat.layer import SparseTransformationLayer
 from quasinat.report.pictures import filter_tiles
+from quasinat.report.wording import images_named
 
 Picture = Float[Tensor, "channels _ _"]
 SUFFIXES = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
@@ -59,6 +60,11 @@ def _drawing() -> Iterator[None]:
         yield
 
 
+def _drawable(words: str) -> str:
+    """The words in a line, each a letter's that a font may have."""
+    return " ".join(words.encode("utf-8", "replace").decode().split())
+
+
 class Sheet:
     """A white sheet of `width` x `height` units (a unit is a pixel at 100 an inch), its origin at the top left."""
 
@@ -84,7 +90,7 @@ class Sheet:
         small: bool = False,
     ) -> None:
         """A line of text, its top left at (x, y); words that do not fit in `room` units end in an ellipsis."""
-        words = " ".join(words.encode("utf-8", "replace").decode().split())
+        words = _drawable(words)
         with _drawing():
             line = self.figure.text(
                 x / self.width,
@@ -96,9 +102,26 @@ class Sheet:
                 fontweight="bold" if bold else "normal",
                 color=SOFT if soft else INK,
             )
-            while len(words) > 1 and line.get_window_extent(self._measuring).width > room:
+            while len(words) > 1 and self._width(line) > room:
                 words = words.rstrip("…")[:-1].rstrip() + "…"
                 line.set_text(words)
+
+    def lines(self, words: str, *, room: int, small: bool = False) -> list[str]:
+        """The lines that `text` has room for, broken between words; a word that is wider has one of its own."""
+        made: list[str] = []
+        with _drawing():
+            line = self.figure.text(0, 0, "", parse_math=False, fontsize=8.5 if small else 10)
+            for word in _drawable(words).split():
+                line.set_text(f"{made[-1]} {word}" if made else word)
+                if made and self._width(line) <= room:
+                    made[-1] = line.get_text()
+                else:
+                    made.append(word)
+            line.remove()
+        return made
+
+    def _width(self, line: Any) -> float:
+        return float(line.get_window_extent(self._measuring).width)
 
     def picture(self, x: int, y: int, image: Image, *, width: int, height: int) -> Any:
         """An image in [0, 1] of whole pixels, on `width` x `height` units; returns its axes, in the image's pixels."""
@@ -239,10 +262,11 @@ def filters_of_layer(
     count, filters, _, size, _ = layer.filters.shape
     use, order, counted = None, "smoothest first", [""] * count
     if settings is not None:
-        test, _ = held_out(image_set(settings), images, settings.seed)
+        data = image_set(settings)
+        test, _ = held_out(data, images, settings.seed)
         check_fit(layer, test)
         use = filter_use(layer, test)
-        order = f"most used first, on {len(test)} test images of {settings.data}"
+        order = f"most used first, on {len(test)} test images of {images_named(data.name, data.description)}"
         sizes = torch.bincount(layer.stratum(test), minlength=count).tolist()
         unused = (use == 0).sum(1).tolist()
         counted = [

@@ -16,7 +16,7 @@ from quasinat.files import write_json, write_text
 from quasinat.layer import SparseTransformationLayer
 from quasinat.report.filter_sheet import EDGE, GAP, LINE, SHARPER, Sheet, as_colours, columns_for, filter_use, tile_grid
 from quasinat.report.pictures import filter_tiles
-from quasinat.report.wording import column_title, interval, percent
+from quasinat.report.wording import column_title, images_named, interval, percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -106,13 +106,17 @@ def strata_markdown(report: dict[str, Any]) -> str:
     said = (
         f"# Strata\n\n{layer['dictionaries']} dictionaries of {layer['filters']} filters of {layer['filter_size']} × "
         f"{layer['filter_size']} pixels, λ = {layer['sparsity']:g}, split {layer['split']}. Measured on {data['n']} "
-        f"test images of {data['name']}; the attacks are on {report['settings']['network']}, "
+        f"test images of {_images(report)}; the attacks are on {report['settings']['network']}, "
         f"{_origin(report)}.\n"
     )
     for caption, (head, *rows) in strata_tables(report):
         lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
         said += "\n" + "".join("| " + " | ".join(line) + " |\n" for line in lines) + f"\n{caption}\n"
     return said
+
+
+def _images(report: dict[str, Any]) -> str:
+    return images_named(report["data"]["name"], report["data"].get("description", ""))
 
 
 def _origin(report: dict[str, Any]) -> str:
@@ -166,7 +170,7 @@ def write_strata(
     labels = [
         f"stratum {part['stratum']}: {part['test']} of {len(images)} test images, {order}" for part in report["strata"]
     ]
-    title = f"Test images of {report['data']['name']} and the filters of their stratum, most used first"
+    title = f"Test images of {_images(report)} and the filters of their stratum, most used first"
     use = filter_use(layer, images)
     sheet = strata_sheet(shown, layer.filters, title=title, note=unchanged_words(report), labels=labels, use=use)
     write_json(folder / "strata.json", report)

@@ -1,6 +1,6 @@
 """What a table's result file says, as text in rows: the same for Markdown, LaTeX and the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,16 +34,26 @@ class Block:
     rows: tuple[tuple[str, bool, tuple[str, ...]], ...]
 
 
+def name_of(result: Result) -> str:
+    """What a result is called in files, labels and links: its table and preset, as `table1-small`."""
+    return f"{result['table']}-{result['preset']}"
+
+
 def blocks_of(result: Result) -> list[Block]:
     """The table at the stated budgets, then strength-matched where any such cell is filled.
+
+    A row of the paper's stands at the stated budgets even where none of it has been run, with what the paper prints.
 
     Args:
         result: what `run_tables` wrote.
     """
-    made = [_block(result, "stated", "At the stated budgets", "", {column: column for column in result["columns"]})]
+    run = [row for row in result["rows"] if not _is_missing(row)]
+    shown = [row for row in result["rows"] if row["in_paper"] or not _is_missing(row)]
+    stated = {column: column for column in result["columns"]}
+    made = [_block("stated", "At the stated budgets", "", stated, shown)]
     matched = matched_columns(result)
     if matched:
-        made.append(_block(result, "matched", "Strength-matched", MATCHED, matched))
+        made.append(_block("matched", "Strength-matched", MATCHED, matched, run))
     return made
 
 
@@ -57,15 +67,14 @@ def matched_columns(result: Result) -> dict[str, str]:
     return {stated: column for stated, column in every.items() if filled(column)}
 
 
-def _block(result: Result, key: str, title: str, note: str, columns: Mapping[str, str]) -> Block:
+def _block(key: str, title: str, note: str, columns: Mapping[str, str], shown: Sequence[Mapping[str, Any]]) -> Block:
     rows = tuple(
         (
             row["label"],
             row["in_paper"],
             tuple(cell_text(row["cells"][column], row["paper"].get(stated)) for stated, column in columns.items()),
         )
-        for row in result["rows"]
-        if not _is_missing(row)
+        for row in shown
     )
     return Block(key, title, note, tuple(columns), rows)
 
@@ -76,8 +85,8 @@ def _is_missing(row: Mapping[str, Any]) -> bool:
 
 
 def not_run(result: Result) -> str:
-    """A sentence that names the rows of which no cell has been run; empty where there is none."""
-    labels = [row["label"] for row in result["rows"] if _is_missing(row)]
+    """A sentence that names the rows, beside the paper's, of which no cell has been run; empty where there is none."""
+    labels = [row["label"] for row in result["rows"] if _is_missing(row) and not row["in_paper"]]
     return f"Not run yet: {', '.join(labels)}." if labels else ""
 
 
@@ -111,7 +120,7 @@ def described(result: Result) -> str:
 
 
 def legend(result: Result) -> str:
-    """What the numbers are, on how many images, and which rows have none yet."""
+    """What the numbers are, on how many images, and which rows that the paper's table does not have are not run yet."""
     numbers = {cell["n"] for row in result["rows"] for cell in row["cells"].values() if cell["status"] == "done"}
     counts = " and ".join(f"{number:,}" for number in sorted(numbers))
     text = LEGEND.format(judged=f"Judged on {counts} images." if numbers else "").replace("  ", " ")

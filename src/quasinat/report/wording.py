@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from quasinat.data.imagenet10 import wordnet_names
+
 NOT_RUN = "not run"
 _NAMES = {"clean": "Clean", "fgsm": "FGSM", "bim": "BIM", "pgd": "PGD", "deepfool": "DeepFool", "cw": "CW"}
 
@@ -43,3 +45,14 @@ def duration(seconds: float) -> str:
 def decibels(value: float | None) -> str:
     """A PSNR; `no change` where no image differed from its reference."""
     return "no change" if value is None else f"{value:.1f}"
+
+
+def images_named(name: str, description: str) -> str:
+    """What an image set is called in a title: a folder by its own name, which its description has."""
+    folder = description.rpartition(" from ")[2].removesuffix(".")
+    return folder if name == "folder" and folder else name
+
+
+def class_name(name: str) -> str:
+    """What a class is called under a picture: `n01440764` as `tench`, `363`, which has no name, as `class 363`."""
+    return f"class {name}" if name.isdigit() else wordnet_names().get(name, name)

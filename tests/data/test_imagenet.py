@@ -91,9 +91,22 @@ def test_a_file_of_numbers_that_does_not_do_is_refused(root: Path, text: str, me
         imagenet(root, size=24, training_size=16)
 
 
-def test_what_is_missing_or_too_small_is_named(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"t0\.png has 16x20 pixels, less than size 24"):
-        imagenet(root, size=24)
+def test_images_that_are_smaller_are_enlarged_and_the_others_stay_as_they_are(root: Path) -> None:
+    """As everywhere ImageNet is measured: on all of its validation images."""
+    generator = np.random.default_rng(0)
+    small, thin = generator.integers(0, 256, (9, 6, 3), np.uint8), generator.integers(0, 256, (900, 2, 3), np.uint8)
+    before = imagenet(root, size=24, training_size=16)
+    Image.fromarray(small).save(root / "val" / "n01440764" / "v0.png")
+    Image.fromarray(thin).save(root / "train" / "n01440764" / "t0.png")
+    data = imagenet(root, size=24)
+    for found, pixels in ((data.test_images, small[1:7]), (data.train_images, thin[449:451])):
+        middle = Image.fromarray(pixels).resize((24, 24), Image.Resampling.LANCZOS)
+        assert found[0].equal(torch.tensor(np.array(middle)).permute(2, 0, 1) / 255)
+    assert data.test_images[1:].equal(before.test_images[1:])
+    assert data.train_images[1:, :, 0, 0].equal(before.train_images[1:, :, 0, 0])  # each of one colour
+
+
+def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no folder .*elsewhere"):
         imagenet(root, training=tmp_path / "elsewhere", size=24)
     with pytest.raises(InputError, match="0 class folders"):

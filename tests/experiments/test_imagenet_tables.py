@@ -11,7 +11,9 @@ from PIL import Image
 from torch import nn
 
 from quasinat.attacks import Dissimilarity
+from quasinat.data.imagenet10 import imagenet10_groups
 from quasinat.errors import UsageError
+from quasinat.experiments import table_images
 from quasinat.experiments.columns import BATCH, attacked, batch_size
 from quasinat.experiments.mean_columns import moved_on_average, scaled_to_mean
 from quasinat.experiments.table_attacks import column_attack
@@ -56,6 +58,28 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = ["wnid,class_index", *(f"{name},{number}" for name, number in IDS.items())]
     (folder / "imagenet-val" / "labels.csv").write_text("\n".join(lines))
     write_tensors(folder / "weights.safetensors", mobilenet(seed=3).state_dict(), {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def full(root: Path) -> Path:
+    """ImageNet as it is unpacked, with the ids of ImageNet-10: images of many shapes, some too small for any table."""
+    folder = root / "official"
+    generator = np.random.default_rng(1)
+    ids = sorted(name for group in imagenet10_groups().values() for name in group)
+    for half, names, sizes in (
+        ("train", ids, ((140, 150), (300, 131), (90, 120))),
+        ("val", ids[::25], ((500, 375), (240, 110), (60, 223))),
+    ):
+        for name in names:
+            (folder / "imagenet" / half / name).mkdir(parents=True)
+            for number, size in enumerate(sizes):
+                rough = generator.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+                picture = Image.fromarray(rough).resize(size).convert("CMYK" if name == ids[0] else "RGB")
+                picture.save(folder / "imagenet" / half / name / f"{name}_{number}.JPEG")
+    lines = ["wnid,class_index", *(f"{name},{10 * number}" for number, name in enumerate(ids))]
+    (folder / "imagenet" / "val" / "labels.csv").write_text("\n".join(lines))
+    (folder / "weights.safetensors").symlink_to(root / "weights.safetensors")
     return folder
 
 
@@ -114,6 +138,41 @@ def test_table_3_tunes_the_weights_on_ten_classes_and_moves_the_images_on_averag
     assert not vanilla.classifier.weight.equal(retrained.classifier.weight)
     start = mobilenet(seed=3).stem.weight
     assert 0 < float((vanilla.stem.weight - start).detach().abs().max()) < 0.1  # tuned, not trained from nothing
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "halves", "shape"),
+    [
+        ("table2a", "stl-cluster", (10, 10), [3, 64, 64]),
+        ("table2b", "none", (10, 10), [3, 128, 128]),
+        ("table3", "none", (10, 10), [3, 128, 128]),
+        ("table7", "stl-cluster", (100, 4), [3, 224, 224]),
+    ],
+)
+def test_the_tables_run_from_the_official_tree(
+    name: str, row: str, halves: tuple[int, int], shape: list[int], full: Path, tmp_path: Path
+) -> None:
+    for column in ("clean", "fgsm*0.08" if name != "table3" else "fgsm*0.06"):
+        result = run(full, tmp_path, name, f"{row}/{column}")
+    data, done = result["data"], cells(result, row)
+    assert (data["train"], data["test"]) == halves
+    assert data["shape"] == shape
+    assert ("ten groups of ImageNet's classes" if name != "table7" else "of imagenet/train at") in data["description"]
+    assert len(done) == 2
+    assert {(cell["status"], cell["n"]) for cell in done.values()} == {("done", halves[1])}
+
+
+@pytest.mark.parametrize("preset", ["medium", "full"])
+def test_no_preset_reads_all_of_imagenet(preset: str, full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of its training images at 224 px would fill half a terabyte."""
+    assert 12 * (table_images.MOST_TRAIN * table_images.SMALLER**2 + table_images.MOST_TEST * 224**2) < 6e9
+    monkeypatch.setattr(table_images, "MOST_TRAIN", 200)
+    monkeypatch.setattr(table_images, "MOST_TEST", 8)
+    data = table_images.image_set_named("imagenet", full, PRESETS[preset])
+    assert data.train_images.shape == (200, 3, 128, 128)
+    assert data.test_images.shape == (8, 3, 224, 224)
+    assert set(data.test_labels.tolist()) <= set(range(0, 1000, 10))
+    assert data.description.endswith("8 of them at 224 px, and 200 training images of imagenet/train at 128 px.")
 
 
 def test_what_such_a_network_cannot_be_is_said(root: Path, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ Four rows at a time: --workers 4; on a Ray cluster, whose nodes all see DIR and 
 
 One row:  quasinat run table1 table5 --only pixel-defend --root DIR --out tables
 
-DIR holds cifar-10-batches-py; for ImageNet-10 imagenet10/train and imagenet10/val, or imagenet/train; for table 7
-imagenet/train and imagenet/val, or imagenet-val."""
+DIR holds cifar-10-batches-py; for ImageNet-10 imagenet/train, a folder for each WordNet id, or else imagenet10/train
+and imagenet10/val, ten classes; for table 7 imagenet/train and imagenet/val, or else imagenet-val and
+imagenet10/train. The result file says which was read."""
 
 
 def run(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from quasinat.data.dataset import Dataset
 from quasinat.data.draws import generator_for
-from quasinat.data.image_files import MODES, SUFFIXES, crop_centre, in_mode, pixels, read_picture, scale_short_side
+from quasinat.data.image_files import MODES, SUFFIXES, centre_square, in_mode, pixels, read_picture
 from quasinat.errors import InputError, UsageError, did_you_mean
 
 _LAYOUT = "put the images into one folder per class, such as cat/1.png and dog/1.png"
@@ -105,14 +105,23 @@ def _image_files(path: Path) -> list[Path]:
     return images
 
 
-def stack_images(per_class: list[list[Path]], size: int, convert: str | None) -> tuple[Tensor, Tensor]:
-    """Images and labels, class by class; 8 bits per pixel until the last step. Errors as of `folder`."""
+def stack_images(
+    per_class: list[list[Path]], size: int, convert: str | None, *, enlarge: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Images `N C size size` and labels, class by class; 8 bits per pixel until the last step.
+
+    Args:
+        enlarge: whether images that are smaller are made larger, which are else refused.
+
+    Raises:
+        InputError: an image that is unreadable, too small or of another mode.
+    """
     labels = torch.tensor([label for label, paths in enumerate(per_class) for _ in paths])
     stack = torch.empty(len(labels), 1 if convert == "grey" else 3, size, size, dtype=torch.uint8)
     for index, path in enumerate(path for paths in per_class for path in paths):
         picture = in_mode(read_picture(path), path, convert)
-        if min(picture.size) < size:
+        if min(picture.size) < size and not enlarge:
             problem = f"{path} has {picture.width}x{picture.height} pixels, less than size {size}"
             raise InputError(problem, f"choose a size of at most {min(picture.size)}, or leave the image out")
-        stack[index] = pixels(crop_centre(scale_short_side(picture, size), size))
+        stack[index] = pixels(centre_square(picture, size))
     return stack.float().div_(255), labels

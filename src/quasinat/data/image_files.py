@@ -99,6 +99,16 @@ def crop_centre(picture: "Picture", size: int) -> "Picture":
     return picture.crop((left, top, left + size, top + size))
 
 
+def centre_square(picture: "Picture", size: int) -> "Picture":
+    """The middle `size` x `size` pixels of the picture, scaled so that its short side has `size` pixels.
+
+    What has to be enlarged is cropped to its middle square first, as a thin picture would become a very large one.
+    """
+    if min(picture.size) < size:
+        picture = crop_centre(picture, min(picture.size))
+    return crop_centre(scale_short_side(picture, size), size)
+
+
 def pixels(picture: "Picture") -> UInt8[Tensor, "channels height width"]:
     """The 8-bit pixels of a picture of mode L or RGB."""
     flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)

@@ -27,8 +27,11 @@ def imagenet(
 ) -> Dataset:
     """Some of ImageNet's validation images as float32 `N 3 size size` in [0, 1], and training images beside them.
 
-    An image is scaled so that its short side has `size` pixels (Lanczos) and cropped in its centre. Classes are
-    numbered as everywhere: the WordNet ids in their order. Where only some of the classes are there, a file
+    An image is scaled so that its short side has `size` pixels (Lanczos) and cropped in its centre. The few that are
+    smaller are enlarged, as no image may be missing from an accuracy on the validation images: so do Krizhevsky et
+    al. (2012, section 2), who scale every image, and torchvision's `Resize` and `CenterCrop`.
+
+    Classes are numbered as everywhere: the WordNet ids in their order. Where only some of the classes are there, a file
     `labels.csv` with the columns `wnid` and `class_index` says which; they keep their numbers. A column `name` has
     their names, which are else the ids.
 
@@ -36,11 +39,12 @@ def imagenet(
         root: holds `val` with a folder for each WordNet id, and `train`; or those of `val` itself.
         training: the folder of the training images' folders; `root/train` unless given.
         size, training_size: sides in pixels; the training images have `size` too unless another is given.
-        train, test: images of each half at most, as many of every class, drawn by the seed.
+        train, test: images of each half, as many of every class and at least one, drawn by the seed; where a class has
+            fewer, all of it. They fill `12 * size ** 2` bytes each.
 
     Raises:
         UsageError: a size or a number of images below one.
-        InputError: a missing folder, a class without a number, or an image that is unreadable or too small.
+        InputError: a missing folder, a class without a number, or an image that is unreadable.
     """
     training_size = size if training_size is None else training_size
     for name, value in (("size", size), ("training_size", training_size), ("train", train), ("test", test)):
@@ -48,10 +52,11 @@ def imagenet(
             raise UsageError(f"{name} is {value}", "give at least 1")
     root = Path(root)
     validation = root / "val" if (root / "val").is_dir() else root
+    learned = Path(training or root / "train")
     halves = []
     numbers, names = _class_numbers(validation)
     for half, folder, count, side in (
-        ("train", Path(training or root / "train"), train, training_size),
+        ("train", learned, train, training_size),
         ("test", validation, test, size),
     ):
         if not folder.is_dir():
@@ -60,11 +65,14 @@ def imagenet(
         for name in chosen:
             if name not in numbers:
                 raise InputError(f"the class {name} of {folder} has no number", f"add it to {validation / LABELS}")
-        images, places = stack_images(list(chosen.values()), side, "rgb")
+        images, places = stack_images(list(chosen.values()), side, "rgb", enlarge=True)
         halves.append((images, torch.tensor([numbers[name] for name in chosen])[places]))
     known = {number: names[identifier] for identifier, number in numbers.items()}
     classes = tuple(known.get(number, str(number)) for number in range(CLASSES))
-    description = f"ImageNet's validation images, {len(halves[1][0])} of them at {size} px."
+    description = (
+        f"ImageNet's validation images, {len(halves[1][0])} of them at {size} px, "
+        f"and {len(halves[0][0])} training images of {'/'.join(learned.parts[-2:])} at {training_size} px."
+    )
     return Dataset("imagenet", *halves[0], *halves[1], classes, description)
 
 

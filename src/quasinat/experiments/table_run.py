@@ -142,6 +142,7 @@ def _filled(table: Table, preset: str, parts: Parts, wanted: set[str]) -> dict[s
         "network": parts.network,
         "data": {
             "name": table.data,
+            "description": data.description,
             "train": len(data.train_images),
             "test": len(data.test_images),
             "shape": list(data.test_images.shape[1:]),

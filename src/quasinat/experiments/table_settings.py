@@ -121,7 +121,7 @@ PRESETS: dict[str, TableSettings] = {
     ),
 }
 """On two cores `smoke` takes minutes a row, `small` hours a table, and `medium`, all images there are, a day or more;
-`full`, all images and VGG-16, wants a GPU."""
+`full`, all images and VGG-16, wants a GPU. Of ImageNet's 1000 classes there is a limit in `table_images`."""
 
 
 def table_settings(preset: str) -> TableSettings:

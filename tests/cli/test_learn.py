@@ -138,7 +138,7 @@ def test_dictionaries_of_other_strata_are_refused(
         ("autoencoder", ["--data", "cifar"], 2, ["cifar", "did you mean 'cifar10'"]),
         ("autoencoder", ["--data", "cifar10"], 2, ["name it with --root"]),
         ("autoencoder", ["--image-size", "32"], 2, ["no option 'size'"]),
-        ("autoencoder", ["--root", "nowhere"], 1, ["nowhere", "download"]),
+        ("autoencoder", ["--root", "nowhere"], 1, ["nowhere", "quasinat data cifar10 --dest nowhere"]),
         ("strata", [], 2, ["--autoencoder"]),
         ("strata", ["--autoencoder", "nowhere"], 1, ["nowhere is missing"]),
         ("dictionaries", ["--strata", "nowhere"], 1, ["nowhere is missing"]),

@@ -5,6 +5,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -13,9 +14,12 @@ import numpy as np
 import pytest
 
 from quasinat.cli import run
+from quasinat.data import cifar10, fetch
 from quasinat.data.download import download
 from quasinat.data.fetch import FOLDER, fetch_cifar10, unpack
 from quasinat.errors import InputError, OutputError
+
+from .tiny_cifar10 import tiny_cifar10
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -187,3 +191,28 @@ def test_the_command_says_where_the_images_are(
     assert capsys.readouterr().out.strip() == str(real_data / FOLDER)
     assert run(["data", "cifar10", "--dest", str(tmp_path), "--url", "http://127.0.0.1:9/file"]) == 1
     assert "cannot be reached" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["--url", "the usual address"])
+def test_the_command_fetches_the_images_and_prints_where_they_are(
+    named: bool, server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From an archive of tiny batches, whose digests stand in for the published ones."""
+    expected = tiny_cifar10(tmp_path / "made", monkeypatch)
+    batches = {path.name: path.read_bytes() for path in (tmp_path / "made" / FOLDER).iterdir()}
+    server.content = archive_of({f"{FOLDER}/{name}": content for name, content in batches.items()})
+    server.cuts = [1000]
+    known = {
+        "sha256": hashlib.sha256(server.content).hexdigest(),
+        "files": {name: hashlib.md5(content).hexdigest() for name, content in batches.items()},
+    }
+    monkeypatch.setattr(fetch, "fetch_cifar10", partial(fetch_cifar10, **known))
+    monkeypatch.setattr(fetch, "CIFAR10_URL", "http://127.0.0.1:9/file" if named else server.url)
+    command = ["data", "cifar10", "--dest", str(tmp_path / "data"), *(["--url", server.url] if named else [])]
+    for _ in range(2):
+        assert run(command) == 0
+        assert capsys.readouterr().out == f"{tmp_path / 'data' / FOLDER}\n"
+    assert server.asked == [None, "bytes=1000-"]  # goes on where it was cut, and asks no more for what is whole
+    images, _ = cifar10(tmp_path / "data", "train")
+    assert (images * 255).round().to(expected.dtype).equal(expected)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [FOLDER]

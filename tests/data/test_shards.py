@@ -231,5 +231,5 @@ def test_what_cannot_be_recognised_is_refused(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UsageError, match="has no split 'trian'; did you mean 'train'"):
         open_source(tmp_path, "trian")
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
-    with pytest.raises(InputError, match="data_batch_3 is missing; download"):
+    with pytest.raises(InputError, match="data_batch_3 is missing; fetch"):
         open_source(tmp_path / "cifar-10-batches-py", "train")

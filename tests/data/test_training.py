@@ -125,7 +125,7 @@ def test_what_cannot_be_read_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder"):
         training_images("folder", tmp_path / "nowhere")
     (root / "cifar-10-batches-py" / "data_batch_3").unlink()
-    with pytest.raises(InputError, match="data_batch_3 is missing; download"):
+    with pytest.raises(InputError, match="data_batch_3 is missing; fetch"):
         training_images("cifar10", root)
 
 

@@ -1,6 +1,7 @@
 """CIFAR-10 from the official `cifar-10-batches-py` folder (https://www.cs.toronto.edu/~kriz/cifar.html)."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "te
 FOLDER = "cifar-10-batches-py"
 _PER_BATCH, _PIXELS = 10_000, 3 * 32 * 32
 _NAMES = frozenset({"numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"})
-_REMEDY = "download cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it again"
 
 
 def cifar10(root: str | Path, split: str = "train") -> tuple[Images, Labels]:
@@ -62,7 +62,13 @@ def _find(root: Path) -> Path:
     for folder in (root / FOLDER, root):
         if any((folder / name).is_file() for names in BATCHES.values() for name in names):
             return folder
-    raise InputError(f"there is no folder {FOLDER} with CIFAR-10 batches in {root}", _REMEDY)
+    raise InputError(f"there is no folder {FOLDER} with CIFAR-10 batches in {root}", _remedy(root))
+
+
+def _remedy(folder: Path) -> str:
+    """The command that puts the official batches where they are looked for."""
+    dest = folder.parent if folder.name == FOLDER else folder
+    return f"fetch it with `quasinat data cifar10 --dest {quote(str(dest))}`"
 
 
 def read_batch(path: Path) -> tuple[UInt8[Tensor, "batch channels height width"], Labels]:
@@ -71,19 +77,20 @@ def read_batch(path: Path) -> tuple[UInt8[Tensor, "batch channels height width"]
     Raises:
         InputError: the file is missing, truncated, corrupt or no CIFAR-10 batch; names it and the remedy.
     """
+    remedy = _remedy(path.parent)
     try:
         content = read_plain_pickle(path.read_bytes(), _NAMES)
     except FileNotFoundError:
-        raise InputError(f"the CIFAR-10 batch {path} is missing", _REMEDY) from None
+        raise InputError(f"the CIFAR-10 batch {path} is missing", remedy) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})", "check its permissions") from None
     except PlainPickleError as error:
-        raise InputError(f"{path} is no intact CIFAR-10 batch ({error})", _REMEDY) from None
+        raise InputError(f"{path} is no intact CIFAR-10 batch ({error})", remedy) from None
     pixels, labels = _pixels(content), _labels(content)
     if pixels is None:
-        raise InputError(f"{path} is no CIFAR-10 batch (no {_PER_BATCH}x{_PIXELS} 8-bit array 'data')", _REMEDY)
+        raise InputError(f"{path} is no CIFAR-10 batch (no {_PER_BATCH}x{_PIXELS} 8-bit array 'data')", remedy)
     if labels is None:
-        raise InputError(f"{path} is no CIFAR-10 batch (no {_PER_BATCH} labels from 0 to 9)", _REMEDY)
+        raise InputError(f"{path} is no CIFAR-10 batch (no {_PER_BATCH} labels from 0 to 9)", remedy)
     images = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(_PER_BATCH, 3, 32, 32)
     return images, torch.tensor(labels, dtype=torch.int64)
 

@@ -32,6 +32,10 @@ WITH_CONTROLS = [(layer, other) for layer in LAYERS for other in (CONTROL, f"{la
 LONGER = "training-epochs-60"  # STL (cluster)'s network, as long as the row `control-60`
 PAIRS = {"longer": [(LONGER, "stl-cluster"), ("control-60", CONTROL), (LONGER, "control-60")]}
 PAIRS |= {name: [(layer, CONTROL) for layer in LAYERS] for name in ("table5", "table5 of all images", "table6a")}
+WITH_OTHERS = [("stl-cluster", other) for other in ("magnet", "tvm", "quilting")]
+PAIRS |= {
+    name: PAIRS.get(name, WITH_CONTROLS) + WITH_OTHERS for name in ("table1 of all images", "table5 of all images")
+}
 EXCERPT = ("none", CONTROL, "stl", "stl-cluster", "stl-control", "stl-cluster-control", "tvm", "quilting")
 NEAR = 0.03  # of the paper's
 

@@ -122,7 +122,9 @@ def test_a_sentence_says_what_a_layer_was_compared_with(results: ModuleType) -> 
     assert results.compared(["none"]) == "ahead of the one row without a defence (no other defence was run)"
     assert results.compared(["tvm", "pgd-training"]) == "ahead of each of the 2 other rows that were run"
     assert results.compared([*bare, "tvm"]).endswith("each of the 6 other rows that were run (1 of them a defence)")
-    found = results.findings(read_json(ROOT / "results" / "tables" / "table5-medium.json"))
+    result: Any = read_json(ROOT / "results" / "tables" / "table5-medium.json")
+    result["rows"] = [row for row in result["rows"] if row["key"] in ("none", "control", "stl", "stl-cluster")]
+    found = results.findings(result)
     assert found.count("without a defence (no other defence was run) in") == found.count("\n") + 1
 
 

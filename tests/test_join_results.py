@@ -99,6 +99,8 @@ def test_equal_outcomes_of_attacks_that_differ_are_no_reason_to_join(
     assert apart == {column}
     assert column not in join.shared_columns(outcomes, outcomes, apart)
     assert join.attacked_apart(result, ours) == set()  # an older file has no digests
+    slower = {name: used | {"seconds": 1e6} for name, used in ours["strengths"].items()}
+    assert join.attacked_apart(ours, ours | {"strengths": slower}) == set()
 
 
 def test_the_control_of_a_table_without_retraining_is_its_sisters(join: ModuleType, whole: Any, tmp_path: Path) -> None:
